@@ -8,7 +8,7 @@
     │   ├── DataError         images or folders that cannot be used
     │   ├── FileFormatError   a bundle, artifact, report or image file that cannot be read
     │   └── MissingExtraError a part of the package that is not installed
-    └── CheckFailed           everything was well-formed, but a promise does not hold; the CLI exits with 1
+    └── CheckError           everything was well-formed, but a promise does not hold; the CLI exits with 1
         ├── GateError         an export, or a quantised model, that does not answer like its source
         └── BudgetError       no candidate meets the budget
 
@@ -23,7 +23,7 @@ from typing import ClassVar
 
 __all__ = [
     "BudgetError",
-    "CheckFailed",
+    "CheckError",
     "DataError",
     "FileFormatError",
     "GateError",
@@ -116,15 +116,15 @@ class MissingExtraError(UsageError):
         )
 
 
-class CheckFailed(MobileNetsError):
+class CheckError(MobileNetsError):
     """Everything was well-formed, but a promise does not hold."""
 
     exit_code: ClassVar[int] = 1
 
 
-class GateError(CheckFailed):
+class GateError(CheckError):
     """A converted model does not answer like its source."""
 
 
-class BudgetError(CheckFailed):
+class BudgetError(CheckError):
     """No candidate meets the budget."""
