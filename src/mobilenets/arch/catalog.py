@@ -1,0 +1,142 @@
+"""Names -> tables. The first of the five extension tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+from ..errors import SpecError, UnknownNameError
+from ..files import read_json
+from .knobs import for_small_images, with_classes, with_resolution, with_width
+from .spec import ArchSpec
+from .v1 import mobilenet_v1
+from .v2 import mobilenet_v2
+from .v3 import mobilenet_v3_large, mobilenet_v3_small
+
+__all__ = ["CATALOG", "compose", "find", "load_spec"]
+
+CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
+    {
+        "mobilenet_v1": mobilenet_v1,
+        "mobilenet_v2": mobilenet_v2,
+        "mobilenet_v3_large": mobilenet_v3_large,
+        "mobilenet_v3_small": mobilenet_v3_small,
+    }
+)
+
+# TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]; `_sN` at the end: early strides turned off, N is the total stride left.
+_NAME = re.compile(
+    r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
+)
+# timm: mobilenetv2_035; the number is 100 x alpha.
+_TIMM = re.compile(r"mobilenetv(?P<version>1|2|3_large|3_small)_(?P<percent>\d{3})")
+_PREFIXES = ("google/", "timm/", "torchvision/", "timm:", "torchvision:")
+
+
+def find(name: str) -> ArchSpec:
+    """The table that a name stands for.
+
+    Args:
+        name: `mobilenet_v2`, `mobilenet_v1_0.75_192`, timm's `mobilenetv3_small_075`, `mobilenet_v2_0.5_32_s8`
+            (early strides turned off until the total stride is 8), or the path of a spec's `.json`.
+
+    Raises:
+        UnknownNameError: no such name; says which known names are near.
+        SpecError: alpha or the resolution cannot be.
+    """
+    if name.endswith(".json"):
+        return load_spec(Path(name))
+    plain = name
+    for prefix in _PREFIXES:
+        plain = plain.removeprefix(prefix)
+    if timm := _TIMM.fullmatch(plain):
+        return _find_timm(f"mobilenet_v{timm['version']}", int(timm["percent"]))
+    match = _NAME.fullmatch(plain)
+    if match is None or match["base"] not in CATALOG:
+        raise UnknownNameError("model", name, known=CATALOG)
+    return compose(
+        match["base"],
+        alpha=float(match["alpha"]) if match["alpha"] else 1.0,
+        resolution=int(match["resolution"]) if match["resolution"] else None,
+        stride=int(match["stride"]) if match["stride"] else None,
+    )
+
+
+def compose(
+    base: str,
+    *,
+    alpha: float = 1.0,
+    resolution: int | None = None,
+    stride: int | Literal["small"] | None = None,
+    classes: int | None = None,
+) -> ArchSpec:
+    """A catalogue row with its knobs set, under the name that `find` resolves to the same network.
+
+    Args:
+        base: a name in `CATALOG`.
+        alpha: width multiplier.
+        resolution: input side in pixels; None: the paper's.
+        stride: total stride after turning early strides off; "small": as `for_small_images` finds it; None: the
+            paper's.
+        classes: number of classes; None: the paper's 1000.
+
+    Raises:
+        UnknownNameError: `base` is not in the catalogue.
+        SpecError: a knob cannot be set so.
+    """
+    if base not in CATALOG:
+        raise UnknownNameError("model", base, known=CATALOG)
+    original = CATALOG[base]()
+    spec = original if alpha == 1.0 else with_width(original, alpha)
+    if resolution is not None:
+        spec = with_resolution(spec, resolution)
+    if stride == "small":
+        spec = for_small_images(spec)
+    elif stride is not None:
+        smallest = -(-spec.resolution // stride)
+        spec = for_small_images(spec, smallest_map=smallest)
+    if classes is not None:
+        spec = with_classes(spec, classes)
+    parts = [base]
+    reduction = _reduction(spec)
+    turned = reduction != _reduction(original)
+    if alpha != 1.0 or spec.resolution != original.resolution or turned:
+        parts += [f"{alpha:.1f}" if round(alpha, 1) == alpha else f"{alpha:g}", str(spec.resolution)]
+    if turned:
+        parts.append(f"s{reduction}")
+    if stride not in (None, "small") and reduction != stride:
+        raise SpecError(
+            f"{base} at {spec.resolution} pixels has total stride {reduction} after turning early strides off",
+            wanted=f"total stride {stride}",
+            do="name a power of two that the table can reach",
+        )
+    return msgspec.structs.replace(spec, name="_".join(parts))
+
+
+def load_spec(path: Path) -> ArchSpec:
+    """A table from its JSON file: written by hand, by a search, or by `mobilenets info NAME --spec`.
+
+    Raises:
+        FileFormatError: the file is not there or not JSON.
+        SpecError: a field does not fit; names the row and the field.
+    """
+    return ArchSpec.from_json(read_json(path, what="spec JSON"))
+
+
+def _find_timm(base: str, percent: int) -> ArchSpec:
+    alpha = percent / 100
+    if base.startswith("mobilenet_v3") and alpha < 0.75:  # timm keeps the stem's 16 channels there; the paper does not
+        spec = CATALOG[base]()
+        stem = msgspec.structs.replace(spec.rows[0], scaling="widen")
+        narrowed = with_width(msgspec.structs.replace(spec, rows=(stem, *spec.rows[1:])), alpha)
+        return msgspec.structs.replace(narrowed, name=f"{base}_{alpha:g}_timm_stem")
+    return compose(base, alpha=alpha)
+
+
+def _reduction(spec: ArchSpec) -> int:
+    return list(spec.placed())[-1].reduction

@@ -1,0 +1,197 @@
+"""The knobs: functions from a table to a table."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from ..errors import SpecError
+from .rows import BottleneckRow, ConvRow, Row, Scaling, SeparableRow
+from .spec import ArchSpec, Rounding
+
+__all__ = [
+    "for_small_images",
+    "full_convolutions",
+    "make_divisible",
+    "round_width",
+    "shallow",
+    "squeezed_width",
+    "with_channels",
+    "with_classes",
+    "with_resolution",
+    "with_width",
+]
+
+ALPHA_RANGE = (0.1, 2.0)
+FLOOR_MINIMUM = 8  # TF-slim's min_depth for V1
+SQUEEZE_RATIO = 4  # V3 section 5.3: squeeze-and-excite shrinks to a quarter of the expansion
+
+
+def make_divisible(value: float, *, divisor: int = 8) -> int:
+    """Round to the nearest multiple of `divisor`, at least one, and never below 90 % of `value`.
+
+    The rule of TF-slim, torchvision, Keras and timm alike (TF-slim `mobilenet.py`).
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def round_width(value: float, rounding: Rounding) -> int:
+    """A width after scaling: V1 floors (TF-slim: at least 8), V2 and V3 go to a multiple of 8."""
+    if rounding == "floor":
+        return max(FLOOR_MINIMUM, math.floor(value + 1e-9))  # 0.7 * 10 is 6.999... in binary
+    if rounding == "multiple_of_8":
+        return make_divisible(value)
+    raise SpecError(f"rounding is {rounding!r}", wanted="'floor' or 'multiple_of_8'", do="correct rounding")
+
+
+def squeezed_width(expanded: int) -> int:
+    """Channels between squeeze and excite (V3 section 5.3, rounded as TF-slim does)."""
+    return make_divisible(expanded / SQUEEZE_RATIO)
+
+
+def with_width(spec: ArchSpec, alpha: float) -> ArchSpec:
+    """The width multiplier (V1 section 3.3): every layer's channels times `alpha`.
+
+    Expanded widths keep their ratio to the input of their row and squeezed widths their quarter, as TF-slim's V2 and
+    V3 do; rows marked "widen", and a head's hidden layer, grow for alpha > 1 and never shrink.
+
+    Raises:
+        SpecError: alpha is outside 0.1 to 2.
+    """
+    if not ALPHA_RANGE[0] <= alpha <= ALPHA_RANGE[1]:
+        raise SpecError(
+            f"the width multiplier is {alpha}",
+            wanted=f"a number from {ALPHA_RANGE[0]} to {ALPHA_RANGE[1]}",
+            do="choose alpha in that range",
+        )
+
+    def scale(width: int, scaling: Scaling) -> int:
+        if scaling == "width":
+            return round_width(width * alpha, spec.rounding)
+        if scaling == "widen":
+            return round_width(width * max(alpha, 1.0), spec.rounding)
+        raise SpecError(f"scaling is {scaling!r}", wanted="'width' or 'widen'", do="correct scaling in that row")
+
+    rows: list[Row] = []
+    inputs = spec.channels  # of the row, after scaling
+    for placed in spec.placed():
+        row = placed.row
+        out = scale(row.out, row.scaling)
+        if isinstance(row, BottleneckRow):
+            expanded = row.expanded
+            if expanded is not None:
+                expanded = round_width(inputs * expanded / placed.in_channels, spec.rounding)
+            width = inputs if expanded is None else expanded
+            squeezed = row.squeezed
+            if squeezed is not None:
+                before = row.width(placed.in_channels)
+                as_in_paper = squeezed == squeezed_width(before)
+                squeezed = squeezed_width(width) if as_in_paper else make_divisible(squeezed * width / before)
+            rows.append(msgspec.structs.replace(row, out=out, expanded=expanded, squeezed=squeezed))
+        else:
+            rows.append(msgspec.structs.replace(row, out=out))
+        inputs = out
+    head = spec.head
+    if head.hidden is not None:
+        head = msgspec.structs.replace(head, hidden=scale(head.hidden, "widen"))
+    return msgspec.structs.replace(spec, rows=tuple(rows), head=head)
+
+
+def with_resolution(spec: ArchSpec, resolution: int) -> ArchSpec:
+    """The resolution multiplier (V1 section 3.4), set as the input's side in pixels: rho = resolution / 224.
+
+    Raises:
+        SpecError: resolution is below 1.
+    """
+    return msgspec.structs.replace(spec, resolution=resolution)
+
+
+def with_classes(spec: ArchSpec, classes: int) -> ArchSpec:
+    """Another number of classes.
+
+    Raises:
+        SpecError: classes is below 1.
+    """
+    return msgspec.structs.replace(spec, head=msgspec.structs.replace(spec.head, classes=classes))
+
+
+def with_channels(spec: ArchSpec, channels: int) -> ArchSpec:
+    """Another number of input channels: 3 for RGB, 1 for grey.
+
+    Raises:
+        SpecError: channels is below 1.
+    """
+    return msgspec.structs.replace(spec, channels=channels)
+
+
+def for_small_images(spec: ArchSpec, *, smallest_map: int = 4) -> ArchSpec:
+    """Turn the earliest strides to 1 until the last feature map is at least `smallest_map` pixels a side.
+
+    A table made for 224 pixels leaves 1 pixel of 28. The earliest strides go, because that is where small images
+    hold detail; a 32x32 input keeps 8x8 pixels at three quarters of the depth.
+
+    Raises:
+        SpecError: the input itself is smaller than `smallest_map`.
+    """
+    if spec.resolution < smallest_map:
+        raise SpecError(
+            f"{spec.name} has resolution {spec.resolution}",
+            wanted=f"at least {smallest_map} pixels",
+            do="choose a larger resolution",
+        )
+    rows = list(spec.rows)
+    for index, row in enumerate(spec.rows):
+        current = msgspec.structs.replace(spec, rows=tuple(rows))
+        if list(current.placed())[-1].out_size >= smallest_map:
+            return current
+        if row.stride > 1:
+            rows[index] = msgspec.structs.replace(row, stride=1)
+    return msgspec.structs.replace(spec, rows=tuple(rows))
+
+
+def full_convolutions(spec: ArchSpec) -> ArchSpec:
+    """V1 Table 4, "Conv MobileNet": each depthwise separable pair becomes one full convolution.
+
+    Raises:
+        SpecError: the table has no separable row.
+    """
+    _wants_separable(spec, "full convolutions")
+    rows = tuple(
+        ConvRow(out=row.out, kernel=row.kernel, stride=row.stride, act=row.act, scaling=row.scaling)
+        if isinstance(row, SeparableRow)
+        else row
+        for row in spec.rows
+    )
+    return msgspec.structs.replace(spec, rows=rows, name=f"{spec.name}_full_convolutions")
+
+
+def shallow(spec: ArchSpec) -> ArchSpec:
+    """V1 Table 5, "Shallow MobileNet": without the repeated separable rows (the five of 14x14x512).
+
+    A row goes when it is one of at least three equal rows in succession.
+
+    Raises:
+        SpecError: the table has no separable row.
+    """
+    _wants_separable(spec, "shallow")
+    rows: list[Row] = []
+    index = 0
+    while index < len(spec.rows):
+        end = index
+        while end < len(spec.rows) and spec.rows[end] == spec.rows[index]:
+            end += 1
+        if end - index < 3:
+            rows.extend(spec.rows[index:end])
+        index = end
+    return msgspec.structs.replace(spec, rows=tuple(rows), name=f"{spec.name}_shallow")
+
+
+def _wants_separable(spec: ArchSpec, knob: str) -> None:
+    if not any(isinstance(row, SeparableRow) for row in spec.rows):
+        raise SpecError(
+            f"{spec.name} has no separable row",
+            wanted=f"a MobileNetV1 for the knob {knob!r}",
+            do="start from mobilenet_v1",
+        )

@@ -1,0 +1,140 @@
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilenets.arch import (
+    CATALOG,
+    BottleneckRow,
+    ConvRow,
+    SeparableRow,
+    compose,
+    cost,
+    find,
+    for_small_images,
+    full_convolutions,
+    make_divisible,
+    shallow,
+    with_channels,
+    with_classes,
+    with_resolution,
+    with_width,
+)
+from mobilenets.errors import SpecError
+
+ALPHAS = st.floats(0.1, 2.0).map(lambda a: round(a, 3))
+BASES = st.sampled_from(sorted(CATALOG))
+
+
+def test_shallow_matches_table_5_of_v1() -> None:
+    counted = cost(shallow(find("mobilenet_v1")))
+    assert (counted.parameters, counted.mult_adds) == (2_887_976, 307_323_392)
+
+
+def test_full_convolutions_match_table_4_of_v1() -> None:
+    counted = cost(full_convolutions(find("mobilenet_v1")))
+    assert (counted.parameters, counted.mult_adds) == (29_294_088, 4_867_293_184)
+
+
+@pytest.mark.parametrize("knob", [shallow, full_convolutions])
+def test_a_knob_of_v1_refuses_v2_and_names_the_remedy(knob) -> None:
+    with pytest.raises(SpecError, match="start from mobilenet_v1"):
+        knob(find("mobilenet_v2"))
+
+
+@given(value=st.floats(1, 4000))
+def test_make_divisible_gives_multiples_of_8_never_below_90_percent(value: float) -> None:
+    rounded = make_divisible(value)
+    assert rounded % 8 == 0
+    assert rounded >= 0.9 * value
+    assert abs(rounded - value) <= 8
+
+
+@given(base=BASES, alpha=ALPHAS)
+def test_any_width_in_range_keeps_the_shape_of_the_table(base: str, alpha: float) -> None:
+    spec, scaled = find(base), with_width(find(base), alpha)
+    assert [type(r) for r in scaled.rows] == [type(r) for r in spec.rows]
+    assert [r.stride for r in scaled.rows] == [r.stride for r in spec.rows]
+    for row in scaled.rows:
+        if isinstance(row, BottleneckRow) and row.squeezed:
+            assert row.squeezed % 8 == 0
+
+
+@given(base=BASES, low=ALPHAS, high=ALPHAS)
+def test_wider_never_costs_less(base: str, low: float, high: float) -> None:
+    low, high = sorted((low, high))
+    narrow, wide = cost(with_width(find(base), low)), cost(with_width(find(base), high))
+    # the 90 % rule can lift a narrow expansion past a wider one by one multiple of 8, so equality is not strict
+    assert narrow.mult_adds <= wide.mult_adds * 1.1
+
+
+def test_v1_widths_are_floored_and_at_least_8() -> None:
+    widths = [row.out for row in with_width(find("mobilenet_v1"), 0.13).rows]
+    assert widths[:3] == [8, 8, 16]
+    assert widths[-1] == 133
+
+
+def test_the_last_layer_of_v2_never_goes_below_1280() -> None:
+    assert with_width(find("mobilenet_v2"), 0.35).rows[-1].out == 1280
+    assert with_width(find("mobilenet_v2"), 1.4).rows[-1].out == 1792
+
+
+def test_the_hidden_layer_of_v3_grows_but_does_not_shrink() -> None:
+    assert with_width(find("mobilenet_v3_large"), 0.5).head.hidden == 1280
+    assert with_width(find("mobilenet_v3_large"), 1.25).head.hidden == 1600
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.09, 2.01, -1.0, float("nan")])
+def test_a_width_out_of_range_is_refused(alpha: float) -> None:
+    with pytest.raises(SpecError, match=r"0\.1 to 2"):
+        with_width(find("mobilenet_v2"), alpha)
+
+
+@pytest.mark.parametrize("base", sorted(CATALOG))
+@pytest.mark.parametrize("resolution", [28, 32, 36, 48, 64])
+def test_small_images_keep_a_last_map_of_at_least_4x4(base: str, resolution: int) -> None:
+    spec = for_small_images(with_resolution(find(base), resolution))
+    last = list(spec.placed())[-1]
+    assert last.out_size >= 4
+    # and no stride more than needed was turned off
+    turned = [i for i, (a, b) in enumerate(zip(find(base).rows, spec.rows, strict=True)) if a.stride != b.stride]
+    strided = [i for i, row in enumerate(find(base).rows) if row.stride == 2]
+    assert turned == strided[: len(turned)]
+    if turned:
+        fewer = list(spec.rows)
+        fewer[turned[-1]] = msgspec.structs.replace(fewer[turned[-1]], stride=2)
+        assert list(msgspec.structs.replace(spec, rows=tuple(fewer)).placed())[-1].out_size < 4
+
+
+def test_small_images_leave_a_large_input_alone() -> None:
+    assert for_small_images(find("mobilenet_v2")) == find("mobilenet_v2")
+
+
+def test_resolution_changes_mult_adds_and_not_parameters() -> None:
+    full, low = cost(find("mobilenet_v1")), cost(with_resolution(find("mobilenet_v1"), 128))
+    assert full.parameters == low.parameters
+    assert low.mult_adds < full.mult_adds / 3
+
+
+def test_classes_and_channels_touch_one_layer_each() -> None:
+    spec = find("mobilenet_v2")
+    assert cost(spec).parameters - cost(with_classes(spec, 10)).parameters == 990 * 1281
+    assert cost(spec).parameters - cost(with_channels(spec, 1)).parameters == 2 * 32 * 9
+
+
+def test_knobs_leave_their_input_alone() -> None:
+    spec = find("mobilenet_v3_small")
+    before = spec.digest
+    with_width(spec, 0.5), with_resolution(spec, 96), with_classes(spec, 3), for_small_images(spec)
+    assert spec.digest == before == find("mobilenet_v3_small").digest
+
+
+@given(base=BASES, alpha=ALPHAS, resolution=st.integers(28, 320), small=st.booleans())
+def test_a_composed_name_finds_the_same_network(base: str, alpha: float, resolution: int, small: bool) -> None:
+    spec = compose(base, alpha=alpha, resolution=resolution, stride="small" if small else None)
+    assert find(spec.name) == spec
+
+
+def test_narrow_rows_are_built_from_plain_types() -> None:
+    kinds = {type(row) for base in CATALOG for row in find(base).rows}
+    assert kinds == {ConvRow, SeparableRow, BottleneckRow}

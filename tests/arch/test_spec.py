@@ -1,0 +1,119 @@
+import json
+
+import msgspec
+import pytest
+
+from mobilenets.arch import CATALOG, ArchSpec, BottleneckRow, compose, cost, find, load_spec
+from mobilenets.errors import FileFormatError, SpecError, UnknownNameError
+
+
+@pytest.mark.parametrize("base", sorted(CATALOG))
+def test_a_spec_survives_json_and_keeps_its_digest(base: str) -> None:
+    spec = compose(base, alpha=0.5, resolution=96, classes=7)
+    again = ArchSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert again.digest == spec.digest
+
+
+def test_the_digest_ignores_the_name_and_sees_everything_else() -> None:
+    spec = find("mobilenet_v2")
+    assert msgspec.structs.replace(spec, name="other").digest == spec.digest
+    assert msgspec.structs.replace(spec, padding="same").digest != spec.digest
+    assert msgspec.structs.replace(spec, resolution=225).digest != spec.digest
+
+
+def test_a_spec_cannot_be_edited() -> None:
+    with pytest.raises(AttributeError):
+        find("mobilenet_v2").resolution = 10  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("rows", 3, "kernel"), 4, r"rows\[3\]: a separable row has kernel = 4"),
+        (("rows", 3, "kernel"), "3", r"rows\[3\]\.kernel"),
+        (("rows", 5, "stride"), 3, r"rows\[5\].*stride = 3"),
+        (("rows", 0, "out"), 0, r"rows\[0\].*out = 0"),
+        (("rows", 2, "type"), "dense", r"rows\[2\]"),
+        (("rows", 2, "colour"), 1, "colour"),
+        (("head", "dropout"), 1.5, "dropout"),
+        (("head", "classes"), 0, "classes"),
+        (("resolution",), 0, "resolution"),
+        (("padding",), "valid", "padding"),
+        (("rows",), [], "rows"),
+        (("norm", "eps"), 0.0, "norm"),
+    ],
+)
+def test_a_wrong_field_is_refused_by_row_and_name(path: tuple, value: object, says: str) -> None:
+    content = find("mobilenet_v1").to_json()
+    place = content
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(SpecError, match=says):
+        ArchSpec.from_json(content)
+
+
+def test_a_missing_field_is_named() -> None:
+    content = find("mobilenet_v1").to_json()
+    del content["rows"][4]["out"]
+    with pytest.raises(SpecError, match=r"`out`.*rows\[4\]"):
+        ArchSpec.from_json(content)
+
+
+def test_a_spec_file_loads_by_its_path(tmp_path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(find("mobilenet_v3_small").to_json()))
+    assert find(str(file)) == load_spec(file) == find("mobilenet_v3_small")
+
+
+def test_a_spec_file_that_is_not_json_is_refused(tmp_path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text("{")
+    with pytest.raises(FileFormatError, match="spec JSON"):
+        load_spec(file)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("mobilenet_v1_0.75_192", "mobilenet_v1_0.75_192"),
+        ("mobilenet_v2_1.4_224", "mobilenet_v2_1.4_224"),
+        ("google/mobilenet_v2_1.0_224", "mobilenet_v2"),
+        ("mobilenetv2_035", "mobilenet_v2_0.35_224"),
+        ("timm/mobilenetv3_large_075", "mobilenet_v3_large_0.75_224"),
+        ("mobilenetv1_100", "mobilenet_v1"),
+        ("mobilenet_v2_0.5_32_s8", "mobilenet_v2_0.5_32_s8"),
+    ],
+)
+def test_names_of_tf_slim_timm_and_torchvision_resolve(alias: str, name: str) -> None:
+    assert find(alias).name == name
+
+
+@pytest.mark.parametrize("name", ["mobilnet_v2", "resnet50", "", "mobilenet_v2_", "mobilenet_v2_0.5_x", "mobilenet_v9"])
+def test_an_unknown_name_lists_known_ones(name: str) -> None:
+    with pytest.raises(UnknownNameError, match="mobilenet_v"):
+        find(name)
+
+
+def test_a_stride_that_cannot_be_reached_is_refused() -> None:
+    with pytest.raises(SpecError, match="total stride"):
+        find("mobilenet_v2_1.0_32_s5")
+
+
+def test_peak_activations_are_the_largest_input_and_output_together() -> None:
+    # the first strided depthwise layer: 96 channels at 112 pixels in, at 56 pixels out
+    assert cost(find("mobilenet_v2")).peak_activations == 96 * 112 * 112 + 96 * 56 * 56
+
+
+def test_peak_activations_count_the_input_that_waits_for_the_residual() -> None:
+    spec = find("mobilenet_v2")
+    row = BottleneckRow(out=3, expanded=30)
+    alone = msgspec.structs.replace(
+        spec, rows=(row,), resolution=10, head=msgspec.structs.replace(spec.head, classes=2)
+    )
+    assert cost(alone).peak_activations == 100 * (30 + 30 + 3)
+    assert (
+        cost(msgspec.structs.replace(alone, rows=(msgspec.structs.replace(row, out=4),))).peak_activations == 100 * 60
+    )
