@@ -1,0 +1,138 @@
+"""`Bundle`: a trained network as data. A folder with `bundle.json` and `weights.safetensors`; no pickle, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arch.spec import ArchSpec
+from .errors import FileFormatError, MissingExtraError, UsageError
+from .files import digest_of, new_folder, read_json, write_json
+from .records import Preprocess, Task, from_json, to_json
+
+__all__ = ["Bundle", "Tensors", "read_bundle"]
+
+Tensors = Mapping[str, NDArray[np.float32]]
+JSON_NAME = "bundle.json"
+WEIGHTS_NAME = "weights.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A network's table, tensors and everything needed to use it.
+
+    `history` tells each step that made it, oldest first: {"step": "train", "digest": of the bundle before it or None,
+    ...what the step was given and measured}.
+
+    Raises:
+        UsageError: labels and classes, or the preprocessing's and the spec's channels, do not agree.
+    """
+
+    spec: ArchSpec
+    task: Task
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    tensors: Tensors
+    history: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != self.spec.head.classes:
+            raise UsageError(
+                f"{len(self.labels)} labels for a network of {self.spec.head.classes} classes",
+                wanted="one label per class",
+                do="give the labels in the order of the classes",
+            )
+        if self.preprocess.channels != self.spec.channels or self.preprocess.resolution != self.spec.resolution:
+            raise UsageError(
+                f"preprocessing gives {self.preprocess.channels} channels at {self.preprocess.resolution} pixels",
+                wanted=f"{self.spec.channels} at {self.spec.resolution}, as the spec has",
+                do="make both from the same spec",
+            )
+
+    @property
+    def digest(self) -> str:
+        """Names table, tensors, labels and preprocessing; not the history."""
+        content = hashlib.sha256()
+        for name in sorted(self.tensors):
+            tensor = np.ascontiguousarray(self.tensors[name])
+            content.update(f"{name}{tensor.dtype}{tensor.shape}".encode())
+            content.update(tensor.tobytes())
+        about = [self.spec.to_json(), self.task, list(self.labels), to_json(self.preprocess)]
+        return digest_of([content.hexdigest(), about])
+
+    def after(self, step: str, tensors: Tensors, **told: Any) -> Bundle:
+        """The bundle that a step makes of this one, with the step written into its history."""
+        entry = {"step": step, "digest": self.digest, **told}
+        return replace(self, tensors=tensors, history=(*self.history, entry))
+
+    def write(self, folder: Path) -> None:
+        """Write to `folder`, whole or not at all; an older bundle there is replaced.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        safetensors = _safetensors()
+        with new_folder(folder) as part:
+            # On some platforms safetensors reads views wrongly, so every array is laid out in one piece.
+            safetensors.save_file(
+                {k: np.ascontiguousarray(v) for k, v in self.tensors.items()}, str(part / WEIGHTS_NAME)
+            )
+            write_json(
+                part / JSON_NAME,
+                {
+                    "spec": self.spec.to_json(),
+                    "task": self.task,
+                    "labels": list(self.labels),
+                    "preprocess": to_json(self.preprocess),
+                    "history": list(self.history),
+                    "digest": self.digest,
+                },
+            )
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle and check it against its digest.
+
+    Raises:
+        FileFormatError: a file is missing, broken, or was changed.
+    """
+    folder = folder.parent if folder.name == JSON_NAME else folder
+    content = read_json(folder / JSON_NAME, what="bundle")
+    try:
+        spec = ArchSpec.from_json(content["spec"])
+        preprocess = from_json(content["preprocess"], Preprocess, what=f"{folder / JSON_NAME}: preprocess")
+        labels, task, history = tuple(content["labels"]), content["task"], tuple(content["history"])
+        digest = content["digest"]
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(
+            f"{folder / JSON_NAME} has no usable {error}", wanted="a bundle", do="make the bundle again"
+        ) from error
+    safetensors = _safetensors()
+    try:
+        tensors: dict[str, NDArray[np.float32]] = safetensors.load_file(str(folder / WEIGHTS_NAME))
+    except Exception as error:  # safetensors raises its own, unexported kinds
+        raise FileFormatError(
+            f"cannot read {folder / WEIGHTS_NAME}: {error}", wanted="safetensors", do="make the bundle again"
+        ) from error
+    bundle = Bundle(spec=spec, task=task, labels=labels, preprocess=preprocess, tensors=tensors, history=history)
+    if bundle.digest != digest:
+        raise FileFormatError(
+            f"{folder} does not match its digest {digest}",
+            wanted="tensors and table as they were written together",
+            do="copy the whole folder again, or make the bundle again",
+        )
+    return bundle
+
+
+def _safetensors() -> Any:
+    try:
+        from safetensors import numpy as safetensors
+    except ImportError as error:
+        raise MissingExtraError("safetensors", extra="train") from error
+    return safetensors

@@ -1,0 +1,147 @@
+"""Spec -> network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..arch.rows import Layer
+from ..arch.spec import ArchSpec, ClassifierHead
+from ..errors import FileFormatError
+from .builders import ConvNormAct, activation, build_row
+from .depthwise import DepthwiseConv2d
+
+__all__ = ["Network", "build", "fold_norms", "load_tensors", "tensors_of"]
+
+
+class ClassifierModule(nn.Module):
+    """A `ClassifierHead`: mean over the map, [hidden layer], dropout, linear."""
+
+    def __init__(self, head: ClassifierHead, in_channels: int) -> None:
+        super().__init__()
+        layers = {layer.name: layer for layer in head.layers(in_channels)}
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.hidden: nn.Module = _linear(layers["hidden"]) if "hidden" in layers else nn.Identity()
+        self.act = activation(head.act) if "hidden" in layers else nn.Identity()
+        self.dropout = nn.Dropout(head.dropout)
+        self.classifier = _linear(layers["classifier"])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to logits (N, classes)."""
+        vector = self.pool(features).flatten(1)
+        logits: Tensor = self.classifier(self.dropout(self.act(self.hidden(vector))))
+        return logits
+
+
+class Network(nn.Module):
+    """A table as torch runs it: `rows`, then `head`. Built by `build`."""
+
+    def __init__(self, spec: ArchSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.rows = nn.ModuleList(
+            build_row(p.row, p.in_channels, norm=spec.norm, padding=spec.padding) for p in spec.placed()
+        )
+        self.head = ClassifierModule(spec.head, spec.out_channels)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised images (N, channels, H, W) to logits (N, classes). H and W may differ from the spec's."""
+        features = inputs
+        for row in self.rows:
+            features = row(features)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def features(self, inputs: Tensor) -> dict[int, Tensor]:
+        """The last feature map at every reduction: {2: (N, C, H/2, W/2), 4: ...}, sizes rounded up.
+
+        What detection and segmentation heads stand on.
+        """
+        maps: dict[int, Tensor] = {}
+        features = inputs
+        for placed, row in zip(self.spec.placed(), self.rows, strict=True):
+            features = row(features)
+            maps[placed.reduction] = features
+        return maps
+
+
+def build(spec: ArchSpec) -> Network:
+    """The network of a table, with fresh weights from torch's global random state.
+
+    Convolutions: normal, variance 2 / fan-out (He et al. 2015); classifier: normal, 0.01; norms: 1 and 0.
+    """
+    network = Network(spec)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | DepthwiseConv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01)
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def tensors_of(module: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """A state dict as numpy float32 arrays, copied; without the batch counters of norms, which nothing reads."""
+    return {
+        name: tensor.detach().to("cpu", torch.float32, copy=True).numpy()
+        for name, tensor in module.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    """Copy arrays into a module, strictly by name and shape.
+
+    Raises:
+        FileFormatError: names every tensor that is missing, left over, or of another shape.
+    """
+    own = {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    given = {k: tuple(v.shape) for k, v in tensors.items()}
+    wrong = [f"missing {k} {shape}" for k, shape in own.items() if k not in given]
+    wrong += [f"left over {k} {shape}" for k, shape in given.items() if k not in own]
+    wrong += [f"{k} is {given[k]}, the network has {own[k]}" for k in own if k in given and own[k] != given[k]]
+    if wrong:
+        shown = "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+        raise FileFormatError(
+            f"{len(wrong)} tensors do not fit: {shown}",
+            wanted="the tensors of the spec's network, by name and shape",
+            do="use the weights with the spec they were made for",
+        )
+    module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}, strict=False)
+
+
+def fold_norms(network: Network) -> Network:
+    """A copy in evaluation mode with every batch norm folded into the convolution before it.
+
+    Same answers up to rounding, fewer operations, smaller file (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
+    """
+    folded = copy.deepcopy(network).eval()
+    for module in folded.modules():
+        if not isinstance(module, ConvNormAct) or not isinstance(module.norm, nn.BatchNorm2d):
+            continue
+        conv, norm = module.conv, module.norm
+        if not isinstance(conv, nn.Conv2d | DepthwiseConv2d):
+            raise TypeError(f"a norm behind {type(conv).__name__} cannot be folded")
+        mean, variance = norm.running_mean, norm.running_var
+        if mean is None or variance is None:
+            raise TypeError("a norm without running statistics cannot be folded")
+        with torch.no_grad():
+            # In float64: the folded weights are rounded once, at the end.
+            scale = norm.weight.double() / torch.sqrt(variance.double() + norm.eps)
+            old = torch.zeros_like(mean) if conv.bias is None else conv.bias
+            bias = (old.double() - mean.double()) * scale + norm.bias.double()
+            conv.weight.copy_((conv.weight.double() * scale.view(-1, 1, 1, 1)).float())
+            conv.bias = nn.Parameter(bias.float())
+        module.norm = nn.Identity()
+    return folded
+
+
+def _linear(layer: Layer) -> nn.Linear:
+    return nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias)
