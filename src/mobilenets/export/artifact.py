@@ -1,0 +1,134 @@
+"""Bundle -> Artifact: make the file, hold it against the gate, and only then let it exist."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from ..arch.cost import cost
+from ..bench import measure_all
+from ..bundle import Bundle
+from ..errors import FileFormatError, UnknownNameError
+from ..files import new_folder, write_json
+from ..records import Artifact, Format, Gate, Precision, to_json
+from ..runtime import open_artifact, run_batches
+from .formats import FORMATS, Calibration
+from .gate import GateImages, Limits, check, gates_of, reference_logits
+from .onnx_graph import INPUT_NAME, OUTPUT_NAME
+
+__all__ = ["describe", "export", "write_ungated"]
+
+GATE_BATCH = 16  # more than one: a file that is right for one image only must not pass
+SPEED_SECONDS = 3.0
+
+
+def export(
+    bundle: Bundle,
+    out: Path,
+    *,
+    images: GateImages,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    calibration: Calibration | None = None,
+    limits: Limits | None = None,
+    faster_than: Path | None = None,
+    threads: int | None = None,
+) -> Artifact:
+    """Export a bundle to the folder `out`: the model file and `artifact.json`, with the gates it went through.
+
+    Args:
+        bundle: what to export.
+        out: the artifact's folder; appears as a whole, and only when every gate is passed.
+        images: real images that the torch network and the file must answer alike.
+        format: of the file.
+        precision: of the numbers in it.
+        calibration: prepared training images (N, R, R, C), for int8.
+        limits: what may differ; None: the precision's own.
+        faster_than: the fp32 artifact that int8 must beat, measured side by side. Without it, speed is not judged.
+        threads: for measuring speed; None: the engine's default.
+
+    Raises:
+        GateError: the file answers differently, or is not faster; nothing is written.
+        UsageError: int8 without calibration images, or `out` cannot be written.
+        UnknownNameError: no such format in that precision.
+    """
+    limits = limits or Limits.of(precision)
+    gates: tuple[Gate, ...] = ()
+    with new_folder(out) as part:
+        artifact = _write(bundle, part, format=format, precision=precision, calibration=calibration)
+        answered = run_batches(open_artifact(part).engine, images.images, batch_size=GATE_BATCH)
+        gates = gates_of(reference_logits(bundle, images.images), answered, images, limits)
+        check(gates, what=f"{artifact.file} ({precision})")
+        if limits.speedup is not None and faster_than is not None:
+            gates = (*gates, _speed_gate(faster_than, part, limits.speedup, threads=threads))
+            check(gates, what=f"{artifact.file} ({precision})")
+        artifact = msgspec.structs.replace(artifact, gates=gates)
+        write_json(part / "artifact.json", to_json(artifact))
+    return artifact
+
+
+def write_ungated(
+    bundle: Bundle, out: Path, *, precision: Precision = "fp32", calibration: Calibration | None = None
+) -> Artifact:
+    """An artifact of a network that is not trained, to measure its speed. Its `gates` are empty; not for use.
+
+    Raises:
+        UsageError: int8 without calibration images, or `out` cannot be written.
+    """
+    with new_folder(out) as part:
+        return _write(bundle, part, format="onnx", precision=precision, calibration=calibration)
+
+
+def describe(artifact: Artifact) -> str:
+    """The gates in one line each."""
+    words = {"at_most": "<=", "at_least": ">="}
+    return "\n".join(f"  {g.name} {g.value:.4g} {words[g.passes]} {g.limit:g} ({g.n} {g.on})" for g in artifact.gates)
+
+
+def _write(
+    bundle: Bundle, folder: Path, *, format: Format, precision: Precision, calibration: Calibration | None
+) -> Artifact:
+    if (format, precision) not in FORMATS:
+        raise UnknownNameError("format", f"{format} {precision}", known=[" ".join(pair) for pair in FORMATS])
+    content = FORMATS[format, precision](bundle, calibration)
+    file = f"model.{format}"
+    (folder / file).write_bytes(content)
+    counted = cost(bundle.spec)
+    artifact = Artifact(
+        file=file,
+        format=format,
+        precision=precision,
+        task=bundle.task,
+        labels=bundle.labels,
+        preprocess=bundle.preprocess,
+        input_name=INPUT_NAME,
+        output_name=OUTPUT_NAME,
+        spec_name=bundle.spec.name,
+        spec_digest=bundle.spec.digest,
+        bundle_digest=bundle.digest,
+        parameters=counted.parameters,
+        mult_adds=counted.mult_adds,
+        size_mb=len(content) / 1e6,
+        file_sha256=hashlib.sha256(content).hexdigest(),
+        versions={name: metadata.version(name) for name in ("mobilenets", "onnx", "onnxruntime", "numpy")},
+    )
+    write_json(folder / "artifact.json", to_json(artifact))
+    return artifact
+
+
+def _speed_gate(slow: Path, fast: Path, limit: float, *, threads: int | None) -> Gate:
+    """How many times faster, by the medians of two models timed in turn."""
+    before, after = measure_all([slow, fast], threads=threads, seconds=SPEED_SECONDS)
+    if after.median_ms <= 0:
+        raise FileFormatError("a latency of 0 ms", wanted="a clock that moves", do="measure again")
+    return Gate(
+        name="speedup_over_fp32",
+        value=before.median_ms / after.median_ms,
+        limit=limit,
+        passes="at_least",
+        n=after.rounds,
+        on="rounds timed in turn",
+    )

@@ -1,0 +1,101 @@
+"""The parity gate: an exported file must answer like the torch network it came from, on real images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import GateError, UsageError
+from ..metrics import top_k_accuracy
+from ..records import Gate, Precision
+
+__all__ = ["GateImages", "Limits", "check", "gates_of", "reference_logits"]
+
+
+@dataclass(frozen=True)
+class GateImages:
+    """Prepared images uint8 (N, R, R, C) with targets int64 (N,), none of which calibrated or trained the model."""
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+    on: str  # the split they are from: "val", "test"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an export may differ by. Shares and accuracies are in [0, 1]."""
+
+    logits: float  # greatest difference, as a part of the largest logit
+    agreement: float  # share of images with the same top-1
+    drop: float  # loss of top-1 accuracy
+    speedup: float | None = None  # over fp32, measured; None: not asked for
+
+    @classmethod
+    def of(cls, precision: Precision) -> Limits:
+        """The limits a precision has by default.
+
+        float32 may differ by rounding only; int8 moves every logit by some per cent, so decisions and accuracy judge
+        it, and its speed, which is all it is made for.
+
+        Raises:
+            UsageError: the precision is unknown.
+        """
+        if precision == "fp32":
+            return cls(logits=1e-3, agreement=0.998, drop=0.002)
+        if precision == "int8":
+            return cls(logits=0.5, agreement=0.95, drop=0.01, speedup=1.0)
+        raise UsageError(f"precision {precision!r}", wanted="fp32 or int8", do="use one")
+
+
+def reference_logits(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the torch network says: float32 on the CPU, batch norms as trained. Logits (N, classes)."""
+    import torch
+
+    from ..nets import build, load_tensors
+    from ..train import forward_all
+
+    network = build(bundle.spec)
+    load_tensors(network, bundle.tensors)
+    return forward_all(network, images, bundle.preprocess, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def gates_of(
+    reference: NDArray[np.float32], answered: NDArray[np.float32], images: GateImages, limits: Limits
+) -> tuple[Gate, ...]:
+    """Compare two sets of logits (N, classes) for the same images.
+
+    NaN anywhere fails: no comparison with it holds.
+    """
+    n = len(images.targets)
+    scale = max(float(np.abs(reference).max()), 1e-6)
+    difference = float(np.abs(answered - reference).max()) / scale
+    agreement = float((answered.argmax(1) == reference.argmax(1)).mean()) if np.isfinite(answered).all() else 0.0
+    drop = top_k_accuracy(reference, images.targets, k=1) - (
+        top_k_accuracy(answered, images.targets, k=1) if np.isfinite(answered).all() else 0.0
+    )
+
+    return (
+        Gate(name="logits_max_difference", value=difference, limit=limits.logits, passes="at_most", n=n, on=images.on),
+        Gate(name="top1_agreement", value=agreement, limit=limits.agreement, passes="at_least", n=n, on=images.on),
+        Gate(name="accuracy_drop", value=drop, limit=limits.drop, passes="at_most", n=n, on=images.on),
+    )
+
+
+def check(gates: tuple[Gate, ...], *, what: str) -> None:
+    """Let an export pass, or refuse it.
+
+    Raises:
+        GateError: names every gate that failed, with its value and limit.
+    """
+    failed = [gate for gate in gates if not gate.passed]
+    if failed:
+        words = {"at_most": "at most", "at_least": "at least"}
+        raise GateError(
+            f"{what} failed {len(failed)} of {len(gates)} checks: "
+            + ", ".join(f"{g.name} = {g.value:.4g} on {g.n} {g.on}" for g in failed),
+            wanted=", ".join(f"{g.name} {words[g.passes]} {g.limit:g}" for g in failed),
+            do="nothing was written; export as fp32, or train longer before quantising",
+        )

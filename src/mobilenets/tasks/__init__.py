@@ -1,0 +1,11 @@
+"""What a network can be trained for. The third of the five extension tables."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from . import classify
+from .classify import TaskFunctions
+
+__all__ = ["TASKS", "TaskFunctions"]
+
+TASKS: Mapping[str, TaskFunctions] = MappingProxyType({"classify": classify.FUNCTIONS})

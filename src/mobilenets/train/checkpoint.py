@@ -1,0 +1,108 @@
+"""A training run on disk: one safetensors file, replaced as a whole, from which the run goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import FileFormatError
+from ..files import write_bytes
+
+__all__ = ["Progress", "Row", "load_checkpoint", "read_progress", "save_checkpoint"]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `results.csv`; the first six columns are timm's."""
+
+    epoch: float
+    train_loss: float
+    eval_loss: float
+    eval_top1: float  # per cent
+    eval_top5: float
+    lr: float
+    step: int
+    seconds: float  # since the start of training
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run stands."""
+
+    identity: str  # of spec, recipe, data and start together
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # the next one in this epoch
+    seconds: float = 0.0
+    finished: bool = False
+    best_top1: float = -1.0
+    best_step: int = -1
+    loss_sum: float = 0.0  # since the last row
+    loss_count: int = 0
+    rows: tuple[Row, ...] = ()
+
+
+def save_checkpoint(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: Optimizer) -> None:
+    """Write everything that the next step depends on.
+
+    Raises:
+        UsageError: the file cannot be written; an older checkpoint is intact.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+    tensors = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    about = {"progress": json.dumps(msgspec.to_builtins(progress))}
+    write_bytes(path, save(tensors, metadata=about))
+
+
+def read_progress(path: Path) -> Progress:
+    """Where the run of a checkpoint stands.
+
+    Raises:
+        FileFormatError: not a checkpoint.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            return msgspec.convert(json.loads(metadata["progress"]), Progress)
+    except (OSError, KeyError, SafetensorError, json.JSONDecodeError, msgspec.ValidationError) as error:
+        raise FileFormatError(
+            f"cannot read {path}: {error}", wanted="a checkpoint of this version", do="remove it and train anew"
+        ) from error
+
+
+def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> Progress:
+    """Put a checkpoint's tensors into `modules` and `optimizer`.
+
+    Raises:
+        FileFormatError: not a checkpoint, or one of another network.
+    """
+    progress = read_progress(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise FileFormatError(
+            f"cannot use {path}: {error}", wanted="a checkpoint of this network", do="remove it and train anew"
+        ) from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    own = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    return progress

@@ -1,0 +1,89 @@
+"""What the machine offers to training: device, number format, threads, allocator."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ..errors import UsageError
+from .recipe import Precision
+
+__all__ = ["compute_dtype", "keep_freed_memory", "lower_precision", "pick_device"]
+
+# mallopt's parameters, from glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto": CUDA, else Apple's MPS, else the CPU; anything else as torch reads it.
+
+    Raises:
+        UsageError: torch does not know the device, or it is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"device {name!r}: {str(error).splitlines()[0]}", wanted="auto, cpu, cuda, cuda:N or mps", do="use one"
+        ) from error
+    return device
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The number format of the forward and backward pass.
+
+    Raises:
+        UsageError: the precision is unknown.
+    """
+    if precision == "fp32":
+        return torch.float32
+    if precision == "bf16":
+        return torch.bfloat16
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        if device.type == "cpu":
+            return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+        return torch.float32
+    raise UsageError(f"precision {precision!r}", wanted="auto, fp32 or bf16", do="use one")
+
+
+@contextlib.contextmanager
+def lower_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Autocast to `dtype`; nothing for float32."""
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        yield
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep freed memory for the next tensor; returns whether it was asked.
+
+    By default every tensor above 32 MB is mapped afresh and given back, so each operation pays page faults for its
+    output: a ReLU on 256x64x32x32 floats takes several times as long. Other C libraries are left alone.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def _cpu_multiplies_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
