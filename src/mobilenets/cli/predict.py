@@ -1,0 +1,103 @@
+"""`mobilenets predict`: what is in these images?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..records import Prediction
+
+__all__ = ["command"]
+
+
+@click.command(name="predict", short_help="Say what is in images.")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--top-k", default=5, show_default=True, metavar="N", help="At most this many labels per image.")
+@click.option("--batch-size", default=8, show_default=True, metavar="N", help="Images per run of the engine.")
+@click.option("--threads", type=int, metavar="N", help="Threads of the engine.  [default: the cores, at most 4]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per image and line.")
+@click.pass_context
+def command(
+    context: click.Context,
+    artifact: Path,
+    sources: tuple[str, ...],
+    top_k: int,
+    batch_size: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Say what is in images. Needs no torch.
+
+    ARTIFACT is a folder that `mobilenets export` wrote. A SOURCE is an image, a folder, a pattern in quotes, a .txt
+    list of paths, or - for standard input (one image, or a list of paths).
+
+    \b
+    One image, all of a folder, only the best label:
+        mobilenets predict flowers/ rose.jpg
+        mobilenets predict flowers/ photos/ --top-k 1
+        mobilenets predict flowers/ "photos/**/*.png"
+
+    \b
+    In a pipe:
+        curl -s https://example.org/rose.jpg | mobilenets predict flowers/ -
+        find photos -newer mark | mobilenets predict flowers/ - --json | jq .top[0].label
+
+    An image that cannot be read is reported and the rest go on; if none can be read, the exit code is 2.
+    """
+    import os
+
+    from ..progress import track
+    from ..runtime import find_images, open_artifact, predict
+
+    images = [image for source in sources for image in find_images(source)]
+    model = open_artifact(artifact, threads=threads)
+    names = ["-" if isinstance(image, bytes) else str(image) for image in images]  # only standard input gives bytes
+    predictions = _named(predict(model, images, top_k=top_k, batch_size=batch_size), names)
+    if len(images) > 1 and not sys.stdout.isatty():  # lines on a terminal are progress enough
+        predictions = track(predictions, total=len(images), what="images")
+    failed = 0
+    try:
+        lines = _json(predictions) if as_json else _table(predictions, names=names)
+        for line, wrong in lines:
+            failed += wrong
+            click.echo(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes at exit
+        return
+    if failed:
+        click.echo(f"{failed} of {len(images)} images could not be read", err=True)
+    if failed == len(images):
+        context.exit(2)
+
+
+def _named(predictions: Iterable[Prediction], names: list[str]) -> Iterator[Prediction]:
+    from msgspec.structs import replace
+
+    for prediction, name in zip(predictions, names, strict=True):
+        yield replace(prediction, image=name)
+
+
+def _json(predictions: Iterable[Prediction]) -> Iterator[tuple[str, bool]]:
+    import msgspec
+
+    for prediction in predictions:
+        yield msgspec.json.encode(prediction).decode(), prediction.error is not None
+
+
+def _table(predictions: Iterable[Prediction], *, names: list[str]) -> Iterator[tuple[str, bool]]:
+    """Lines as they come; the width is known beforehand, because all names are."""
+    wide = max(len("image"), *(len(name) for name in names))
+    yield f"{'image':<{wide}}  probability  label", False
+    for prediction in predictions:
+        if prediction.error is not None:
+            yield f"{prediction.image:<{wide}}  error: {prediction.error}", True
+        for rank, score in enumerate(prediction.top):
+            first = "" if rank else prediction.image
+            yield f"{first:<{wide}}  {score.probability:11.4f}  {score.label}", False

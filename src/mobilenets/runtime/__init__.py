@@ -1,0 +1,28 @@
+"""The field half: open an artifact, feed it images, read its answers. No torch.
+
+Importing this loads numpy and Pillow; the engine's library comes when an artifact is opened.
+"""
+
+from .artifact import read_artifact
+from .engine import DEFAULT_ENGINES, ENGINES, Engine, OnnxRuntimeEngine, Opener, default_threads
+from .evaluate import Evaluation, evaluate, run_batches
+from .model import Model, open_artifact
+from .predict import predict
+from .sources import find_images
+
+__all__ = [
+    "DEFAULT_ENGINES",
+    "ENGINES",
+    "Engine",
+    "Evaluation",
+    "Model",
+    "OnnxRuntimeEngine",
+    "Opener",
+    "default_threads",
+    "evaluate",
+    "find_images",
+    "open_artifact",
+    "predict",
+    "read_artifact",
+    "run_batches",
+]

@@ -1,0 +1,62 @@
+"""An artifact, opened."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from ..errors import FileFormatError, UnknownNameError, UsageError
+from ..records import Artifact
+from .artifact import read_artifact
+from .engine import DEFAULT_ENGINES, ENGINES, Engine, default_threads
+
+__all__ = ["Model", "open_artifact"]
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An artifact with the engine that runs it. Made by `open_artifact`."""
+
+    artifact: Artifact
+    engine: Engine
+    folder: Path
+
+
+def open_artifact(path: Path, *, engine: str | None = None, threads: int | None = None) -> Model:
+    """Open an artifact for running. Needs no torch.
+
+    Args:
+        path: the artifact's folder, its `artifact.json`, or the model file beside that.
+        engine: a key of `ENGINES`; by default the one that suits the artifact's format.
+        threads: threads of the engine; by default the cores this process may use, at most 4.
+
+    Raises:
+        FileFormatError: not an artifact, a damaged model, or a model file that is not the one that was exported.
+        UnknownNameError: no such engine.
+        UsageError: fewer than one thread.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}", wanted="at least 1", do="give a positive number, or none at all")
+    name = engine
+    if name is not None and name not in ENGINES:
+        raise UnknownNameError("engine", name, known=ENGINES)
+    artifact, folder = read_artifact(Path(path))
+    file = folder / artifact.file
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise FileFormatError(
+            f"cannot read {file}: {error.strerror or error}", wanted="a readable model file", do="check its permissions"
+        ) from error
+    # The bytes that are checked are the bytes that are opened: nothing can change in between.
+    found = hashlib.sha256(content).hexdigest()
+    if found != artifact.file_sha256:
+        raise FileFormatError(
+            f"{file} was changed: its SHA-256 is {found[:16]}...",
+            wanted=f"{artifact.file_sha256[:16]}..., the file that was exported and checked",
+            do="copy the whole folder again, or export again",
+        )
+    opener = ENGINES[name or DEFAULT_ENGINES[artifact.format]]
+    opened = opener(content, artifact=artifact, threads=default_threads() if threads is None else threads)
+    return Model(artifact=artifact, engine=opened, folder=folder)

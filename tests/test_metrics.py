@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilenets.errors import UsageError
+from mobilenets.metrics import (
+    confusion,
+    expected_calibration_error,
+    per_class_accuracy,
+    softmax,
+    top_k_accuracy,
+    wilson_interval,
+)
+
+
+def test_softmax_is_stable_for_logits_that_would_overflow() -> None:
+    assert softmax(np.array([[1000.0, 1000.0], [-1000.0, 0.0]])) == pytest.approx(np.array([[0.5, 0.5], [0.0, 1.0]]))
+
+
+def test_softmax_of_one_row_works_like_that_of_many() -> None:
+    logits = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
+    assert softmax(logits)[2] == pytest.approx(softmax(logits[2]))
+
+
+def test_top_k_accuracy_counts_targets_among_the_k_largest() -> None:
+    logits = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    targets = np.array([0, 1, 2, 2])
+    assert [top_k_accuracy(logits, targets, k=k) for k in (1, 2, 3)] == [0.25, 0.5, 1.0]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_top_k_accuracy_agrees_with_sorting(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(0, 4, (20, 6)).astype(np.float32)  # few values: many ties
+    targets = rng.integers(0, 6, 20)
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    assert top_k_accuracy(logits, targets, k=k) == pytest.approx((best == targets[:, None]).any(axis=1).mean())
+
+
+def test_a_constant_answer_is_not_right_for_every_class() -> None:
+    assert top_k_accuracy(np.zeros((4, 4)), np.arange(4), k=1) == 0.25
+
+
+def test_a_row_with_nan_is_wrong() -> None:
+    assert top_k_accuracy(np.array([[np.nan, 1.0], [0.0, 1.0]]), np.array([0, 1]), k=2) == 0.5
+
+
+def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
+    matrix = confusion(np.array([1, 1, 0]), np.array([0, 1, 0]), classes=3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_per_class_accuracy_knows_nothing_of_a_class_without_images() -> None:
+    accuracy = per_class_accuracy(np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]]))
+    assert accuracy[:2].tolist() == [0.5, 1.0]
+    assert np.isnan(accuracy[2])
+
+
+def test_wilson_interval_matches_published_values() -> None:
+    # R. G. Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17 (1998),
+    # table I, method 3.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_holds_the_share_and_stays_in_the_unit_interval(counts: tuple[int, int]) -> None:
+    low, high = wilson_interval(*counts)
+    assert 0 <= low <= counts[0] / counts[1] <= high <= 1
+
+
+def test_a_model_that_is_right_as_often_as_it_says_has_no_calibration_error() -> None:
+    probabilities = np.tile([0.75, 0.25], (4, 1))
+    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 1])) == pytest.approx(0)
+
+
+def test_calibration_error_is_the_weighed_gap_between_confidence_and_accuracy() -> None:
+    # Two bins: three images at 0.9 of which two are right, one at 0.6 which is wrong.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    error = expected_calibration_error(probabilities, np.array([0, 0, 1, 1]), bins=10)
+    assert error == pytest.approx(3 / 4 * (0.9 - 2 / 3) + 1 / 4 * 0.6)
+
+
+def test_certainty_falls_into_the_last_bin() -> None:
+    assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([1])) == 1.0
+
+
+@pytest.mark.parametrize("targets", [np.array([0, 3]), np.array([-1, 0]), np.array([0.0, 1.0]), np.array([0]), []])
+def test_targets_that_do_not_fit_are_refused(targets: np.ndarray) -> None:
+    with pytest.raises(UsageError):
+        top_k_accuracy(np.zeros((2, 3)), np.asarray(targets), k=1)
+
+
+def test_impossible_values_are_refused() -> None:
+    with pytest.raises(UsageError, match="k is 4 for 3 classes"):
+        top_k_accuracy(np.zeros((2, 3)), np.zeros(2, dtype=int), k=4)
+    with pytest.raises(UsageError, match="softmax"):
+        expected_calibration_error(np.full((1, 2), 5.0), np.array([0]))
+    with pytest.raises(UsageError, match="3 correct of 2"):
+        wilson_interval(3, 2)
+    with pytest.raises(UsageError, match="one prediction per target"):
+        confusion(np.array([0]), np.array([0, 1]), classes=2)
