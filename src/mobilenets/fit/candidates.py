@@ -1,0 +1,173 @@
+"""The networks a fit considers: families x alpha x rho, as specs, with what they promise. No torch.
+
+Nothing is trained or run here; costs are counted from the tables.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arch import CATALOG, ArchSpec, compose, cost, facts, split_name
+from ..arch.cost import Cost
+from ..errors import UnknownNameError, UsageError
+from ..records import Precision
+
+__all__ = ["ALPHAS", "Option", "in_order_of_promise", "options", "promise", "resolutions_for"]
+
+ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3)
+RESOLUTIONS = (224, 192, 160, 128, 96)  # V1 and V2 were published at these
+SMALL_SHARES = (1.0, 0.75)  # of the native side, for images too small for the published resolutions
+INT8_SIZE = 0.27  # of the float32 file: a byte a weight, and the scales
+DISTINCT = 0.65  # two networks of a family are tried side by side only if one has at most this part of the other's cost
+
+
+@dataclass(frozen=True)
+class Option:
+    """A candidate before anything is measured."""
+
+    spec: ArchSpec
+    family: str
+    alpha: float
+    precision: Precision
+    cost: Cost
+    promise: float
+
+    @property
+    def size_mb(self) -> float:
+        """The exported file's size as far as the tensors tell."""
+        folded = 4 * self.cost.parameters / 1e6
+        return folded if self.precision == "fp32" else folded * INT8_SIZE
+
+
+def options(
+    *,
+    classes: int,
+    native_side: int | None,
+    families: Sequence[str] = tuple(CATALOG),
+    alphas: Sequence[float] = ALPHAS,
+    resolutions: Sequence[int] | None = None,
+    precisions: Sequence[Precision] = ("fp32",),
+) -> tuple[Option, ...]:
+    """Every candidate, biggest promise first.
+
+    Args:
+        classes: number of labels.
+        native_side: side of the images where all are small and alike (digits 28, CIFAR 32), else None. Small images
+            get tables with early strides turned off.
+        families: rows of the catalogue.
+        alphas: width multipliers.
+        resolutions: input sides in pixels; None: those that suit the images.
+        precisions: of the exported file.
+
+    Raises:
+        UnknownNameError: a family is not in the catalogue.
+        UsageError: nothing to choose from.
+    """
+    for family in families:
+        if family not in CATALOG:
+            raise UnknownNameError("family", family, known=CATALOG)
+    sides = resolutions_for(native_side) if resolutions is None else tuple(resolutions)
+    # A lower rho keeps the total stride of the native side: it is to cost less, not to buy back a larger last map.
+    strides = {family: _small_stride(family, native_side) for family in families}
+    if not (families and alphas and sides and precisions):
+        raise UsageError("an empty choice of networks", wanted="a family, an alpha, a resolution", do="name some")
+    made = [
+        Option(
+            spec=spec,
+            family=family,
+            alpha=alpha,
+            precision=precision,
+            cost=cost(spec),
+            promise=promise(family, alpha=alpha, rho=side / sides[0]),
+        )
+        for family in families
+        for alpha in alphas
+        for side in sides
+        for spec in [
+            compose(
+                family,
+                alpha=alpha,
+                resolution=side,
+                stride=strides[family],
+                classes=classes,
+            )
+        ]
+        for precision in precisions
+    ]
+    return tuple(sorted(made, key=lambda option: -option.promise))
+
+
+def resolutions_for(native_side: int | None) -> tuple[int, ...]:
+    """Input sides in pixels, largest first."""
+    if native_side is None:
+        return RESOLUTIONS
+    return tuple(dict.fromkeys(max(8, round(native_side * share)) for share in SMALL_SHARES))
+
+
+def promise(family: str, *, alpha: float, rho: float) -> float:
+    """ImageNet top-1 in per cent that the published models of a family suggest for alpha and rho (1 = 224 pixels).
+
+    A surface through the published (alpha, resolution, accuracy) points, quadratic in log alpha and log rho. It only
+    decides what is tried first; what is chosen is decided by training.
+    """
+    weights = _surface(family)
+    return float(_features(alpha, rho) @ weights)
+
+
+def in_order_of_promise(fitting: Sequence[Option], *, most: int) -> tuple[Option, ...]:
+    """Which of the options that fit to train first: the best of each family, then clearly smaller ones of each.
+
+    A network of the same family is passed over while one with nearly its cost is in.
+    """
+    chosen: list[Option] = []
+    waiting = sorted(fitting, key=lambda option: -option.promise)
+    while waiting and len(chosen) < most:
+        this_turn: set[str] = set()
+        for option in list(waiting):
+            near = [c for c in chosen if c.family == option.family and _near(c, option)]
+            if near:
+                waiting.remove(option)
+            elif option.family not in this_turn and len(chosen) < most:
+                this_turn.add(option.family)
+                chosen.append(option)
+                waiting.remove(option)
+        if not this_turn:
+            break
+    return tuple(chosen)
+
+
+def _small_stride(family: str, native_side: int | None) -> int | None:
+    if native_side is None:
+        return None
+    return list(compose(family, resolution=native_side, stride="small").placed())[-1].reduction
+
+
+def _near(one: Option, other: Option) -> bool:
+    small, large = sorted((one.cost.mult_adds, other.cost.mult_adds))
+    return small > DISTINCT * large
+
+
+def _features(alpha: float, rho: float) -> NDArray[np.float64]:
+    a, r = math.log(alpha), math.log(rho)
+    return np.array([1.0, a, a * a, r, r * r])
+
+
+@functools.cache
+def _surface(family: str) -> NDArray[np.float64]:
+    points = []
+    for fact in facts():
+        parts = split_name(fact.model)
+        if fact.metric == "top1" and parts is not None and parts.base == family:
+            side = CATALOG[family]().resolution if parts.resolution is None else parts.resolution
+            points.append((*_features(parts.alpha, side / 224), fact.value))
+    if not points:
+        raise UsageError(f"no published accuracy for {family}", wanted="a family with published models", do="add facts")
+    table = np.array(points)
+    weights, *_ = np.linalg.lstsq(table[:, :5], table[:, 5], rcond=None)
+    return np.asarray(weights)

@@ -1,0 +1,320 @@
+"""`fit`: labelled images and a budget in, the best MobileNet that keeps it out, with proof. The whole line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..arch import CATALOG, ArchSpec, find, with_classes
+from ..bundle import Bundle, read_bundle
+from ..data import Dataset, Pixels, SplitName, Store, prepared, store
+from ..errors import BudgetError, GateError, UsageError
+from ..files import digest_of
+from ..progress import say
+from ..records import Environment, Precision, Preprocess, read_record, to_json
+from ..train import EvalPixels, Outcome, Recipe, train
+from ..train.choose import native_side, preprocess_for, recipe_for, store_side
+from .candidates import ALPHAS, Option, options
+from .deliver import Delivery, deliver
+from .latency import LatencyTable
+from .plan import candidate_of, make_plan, no_candidate, static_status, timed_status
+from .records import Budget, Candidate, FitReport, LatencyEstimate, RoundResult, Status, TrainingRow
+from .report import REPORT_NAME, write_report
+from .state import Clock, Plan, State, open_state, save_state
+
+__all__ = ["fit"]
+
+PACKAGES = ("mobilenets", "torch", "onnxruntime", "onnx", "numpy", "pillow")
+
+
+def fit(
+    dataset: Dataset,
+    budget: Budget,
+    *,
+    out: Path,
+    seconds: float = 1800.0,
+    families: Sequence[str] = tuple(CATALOG),
+    alphas: Sequence[float] = ALPHAS,
+    resolutions: Sequence[int] | None = None,
+    precisions: Sequence[Precision] = ("fp32",),
+    recipe: Recipe | None = None,
+    device: str = "auto",
+    command: str = "",
+    latencies: LatencyTable | None = None,
+) -> FitReport:
+    """Find, train, export and prove the best network within a budget.
+
+    Candidates are families x alphas x resolutions x precisions. Their costs are counted, their latencies measured on
+    this machine before anything is trained; those that keep the budget are trained by successive halving, and the
+    winner for the rest of the time. It is exported, held against the parity gate, and measured again.
+
+    Interrupted at any moment, the same call goes on where it was.
+
+    Args:
+        dataset: labelled images. Without a test split, final numbers are on "val" and the report says so.
+        budget: what to keep; latency is for one image on this machine.
+        out: the folder of the fit: `report.html`, `report.json`, artifacts by precision, the bundle, the runs.
+        seconds: for everything.
+        families: rows of the catalogue.
+        alphas: width multipliers.
+        resolutions: input sides in pixels; None: those that suit the images.
+        precisions: that compete. int8 is made of the winner in any case, and delivered if it keeps its promises.
+        recipe: how to train; its epochs or seconds are replaced by what the plan gives.
+        device: to train on.
+        command: what the user typed, for the report.
+        latencies: where latencies come from; None: measured here with `budget.threads`.
+
+    Raises:
+        BudgetError: nothing keeps the budget; names the nearest network and what it would take.
+        GateError: no export answered like its network.
+        UsageError: `out` holds another fit, or a choice cannot be.
+    """
+    run = _Fit(dataset, budget, out, seconds=seconds, recipe=recipe or Recipe(seconds=seconds), device=device)
+    asked = [list(families), list(alphas), list(resolutions or []), list(precisions)]
+    run.open(asked)
+    if run.state.finished:
+        say(f"this fit is finished; its report is {out / 'report.html'}")
+        return read_record(out / REPORT_NAME, FitReport, what="report of a fit")
+    side = native_side(dataset)
+    choices = options(
+        classes=len(dataset.labels),
+        native_side=side,
+        families=families,
+        alphas=alphas,
+        resolutions=resolutions,
+        precisions=precisions,
+    )
+    run.consider(choices, latencies or LatencyTable(threads=budget.threads))
+    run.halve(side)
+    return run.finish(side, command=command)
+
+
+class _Fit:
+    """One fit; `fit` is its only user."""
+
+    def __init__(
+        self, dataset: Dataset, budget: Budget, out: Path, *, seconds: float, recipe: Recipe, device: str
+    ) -> None:
+        self.dataset, self.budget, self.out = dataset, budget, out
+        self.asked_seconds, self.device = seconds, device
+        self.recipe = recipe_for(recipe, dataset)
+        self.state = State(identity="")
+        self.clock = Clock(0.0)
+        self._pixels: dict[tuple[SplitName, int], Pixels] = {}
+        self._stores: dict[int, Store] = {}
+
+    def open(self, asked: list[object]) -> None:
+        """Begin, or go on with what the folder holds."""
+        if not 1 <= self.asked_seconds < float("inf"):
+            raise UsageError(f"the time is {self.asked_seconds} s", wanted="at least 1 s", do="give --time 20m, say")
+        about = [self.dataset.digest, to_json(self.budget), asked, self.asked_seconds, self.recipe.digest]
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.state = open_state(self.out, identity=digest_of(about))
+        self.clock = Clock(self.state.seconds)
+        if self.state.seconds:
+            say(f"going on with the fit in {self.out}, after {self.state.seconds:.0f} s")
+
+    def keep(self, **changes: object) -> None:
+        """Change the state, on disk too."""
+        self.state = msgspec.structs.replace(self.state, seconds=self.clock.seconds, **changes)
+        save_state(self.out, self.state)
+
+    def consider(self, choices: Sequence[Option], table: LatencyTable) -> None:
+        """Costs, latencies, and the plan.
+
+        Raises:
+            BudgetError: nothing keeps the budget.
+        """
+        if self.state.plan is not None:
+            return
+        statuses = {option: static_status(option, self.budget) for option in choices}
+        small_enough = [option for option, status in statuses.items() if status is None]
+        estimates: dict[Option, LatencyEstimate] = {}
+        if self.budget.latency_ms is not None and small_enough:
+            say(f"{len(small_enough)} of {len(choices)} networks are small enough; timing them here")
+            estimates = table.estimate(small_enough, limit_ms=self.budget.latency_ms)
+            statuses |= {option: timed_status(estimates[option], self.budget) for option in small_enough}
+        places = {option: place for place, option in enumerate(choices)}
+        while True:
+            fitting = [option for option in choices if statuses[option] is None]
+            candidates = tuple(candidate_of(o, latency=estimates.get(o), status=statuses[o]) for o in choices)
+            if not fitting:
+                self.keep(candidates=candidates, latency_note=table.note())
+                raise no_candidate(candidates, self.budget)
+            plan = make_plan(fitting, places, seconds=self.asked_seconds - self.clock.seconds, asked=self.asked_seconds)
+            # A prediction may bring nobody into training: who enters is measured first.
+            guessed = [choices[place] for place in plan.entrants if _predicted(candidates[place])]
+            if not guessed:
+                break
+            for option in guessed:
+                estimates[option] = table.confirm(option)
+                statuses[option] = timed_status(estimates[option], self.budget)
+        self.keep(candidates=candidates, latency_note=table.note(), plan=plan)
+        say(f"{len(fitting)} networks keep the budget; training {len(plan.entrants)} of them first")
+
+    def halve(self, side: int | None) -> None:
+        """The rounds of successive halving."""
+        plan = self._plan()
+        for number, (_, seconds) in enumerate(plan.rounds, start=1):
+            for place in self.state.standing(number):
+                if any(c == place and r.round == number for c, r in self.state.results):
+                    continue
+                say(f"round {number}: {self.state.candidates[place].name} for {seconds:.0f} s")
+                outcome = self._train(place, side, seconds=seconds, stage=f"round{number}")
+                result = RoundResult(round=number, seconds=seconds, top1=outcome.top1)
+                self.keep(results=(*self.state.results, (place, result)))
+        if self.state.winner is None:
+            self.keep(winner=self.state.standing(len(plan.rounds) + 1)[0])
+
+    def finish(self, side: int | None, *, command: str) -> FitReport:
+        """Train the winner, export, prove, report; the next best where a gate or the final measurement refuses.
+
+        Raises:
+            BudgetError, GateError: everybody was refused; the last one's reason.
+        """
+        plan = self._plan()
+        winner = self.state.winner
+        assert winner is not None  # halve() has run
+        name = self.state.candidates[winner].name
+        say(f"training {name} for {plan.final_seconds:.0f} s")
+        outcome = self._train(winner, side, seconds=plan.final_seconds, stage="final")
+        others = [place for place in self.state.standing(len(plan.rounds) or 1) if place != winner]
+        refusals: dict[int, str] = {}
+        for place in [winner, *others]:
+            bundle = outcome.best if place == winner else self._taught(place)
+            if bundle is None:
+                continue
+            try:
+                delivery = self._deliver(bundle, self.state.candidates[place], side)
+            except (BudgetError, GateError) as error:
+                refusals[place] = error.got
+                say(f"{self.state.candidates[place].name} is out: {error.got}")
+                last = error
+                continue
+            report = self._report(place, refusals, delivery, outcome, command=command)
+            write_report(self.out, report, dataset=self.dataset)
+            bundle.write(self.out / "bundle")
+            self.keep(finished=True)
+            return report
+        raise last
+
+    def _plan(self) -> Plan:
+        assert self.state.plan is not None  # consider() has run
+        return self.state.plan
+
+    def _train(self, place: int, side: int | None, *, seconds: float, stage: str) -> Outcome:
+        candidate = self.state.candidates[place]
+        spec = with_classes(find(candidate.name), len(self.dataset.labels))
+        preprocess = preprocess_for(spec, native_side=side)
+        validation = self._prepared("val", preprocess)
+        outcome = train(
+            self._taught(place, before=stage) or spec,  # it goes on from what its rounds have taught it
+            self._stored(spec, preprocess, side),
+            EvalPixels(validation.images, validation.targets),
+            msgspec.structs.replace(self.recipe, seconds=seconds, epochs=None),
+            labels=self.dataset.labels,
+            preprocess=preprocess,
+            out=self._folder(place, stage),
+            data_digest=self.dataset.digest,
+            device=self.device,
+            resume="if_there",
+            on_row=lambda _rows: self.keep(),
+        )
+        self.keep()
+        if not outcome.finished:
+            raise KeyboardInterrupt  # the checkpoint is written; the same command goes on from it
+        return outcome
+
+    def _folder(self, place: int, stage: str) -> Path:
+        return self.out / "runs" / f"{self.state.candidates[place].name}-{stage}"
+
+    def _taught(self, place: int, *, before: str = "") -> Bundle | None:
+        """What the last round that a candidate has finished made of it."""
+        for number in reversed(range(1, len(self._plan().rounds) + 1)):
+            done = any(c == place and r.round == number for c, r in self.state.results)
+            if done and f"round{number}" != before:
+                return read_bundle(self._folder(place, f"round{number}") / "last")
+        return None
+
+    def _deliver(self, bundle: Bundle, candidate: Candidate, side: int | None) -> Delivery:
+        preprocess = preprocess_for(bundle.spec, native_side=side)
+        return deliver(
+            bundle,
+            self.dataset,
+            self.budget,
+            precisions=(candidate.precision,),
+            out=self.out,
+            validation=self._prepared("val", preprocess),
+            test=self._prepared("test", preprocess) if "test" in self.dataset.splits else None,
+        )
+
+    def _prepared(self, split: SplitName, preprocess: Preprocess) -> Pixels:
+        key = (split, preprocess.resolution)
+        if key not in self._pixels:
+            self._pixels[key] = prepared(self.dataset, split, preprocess)
+        return self._pixels[key]
+
+    def _stored(self, spec: ArchSpec, preprocess: Preprocess, side: int | None) -> Store:
+        kept = store_side(spec, native_side=side)
+        if kept not in self._stores:
+            self._stores[kept] = store(self.dataset, "train", side=kept, channels=preprocess.channels)
+        return self._stores[kept]
+
+    def _fates(self, chosen: int, refusals: dict[int, str]) -> tuple[Candidate, ...]:
+        """The candidates with what became of those that were trained."""
+        fates = list(self.state.candidates)
+        best = self.state.last_top1(chosen)
+        for place in self._plan().entrants:
+            rounds = tuple(r for c, r in self.state.results if c == place)
+            told = "; ".join(f"round {r.round}: {100 * r.top1:.1f} % after {r.seconds:.0f} s" for r in rounds)
+            status: Status = "dropped"
+            why = f"{told}; the choice had {100 * best:.1f} %"
+            if place in refusals:
+                status, why = "refused by a gate", refusals[place]
+            if place == chosen:
+                status, why = "chosen", told or "the only one there was time for"
+            fates[place] = msgspec.structs.replace(fates[place], status=status, why=why, rounds=rounds)
+        return tuple(fates)
+
+    def _report(
+        self, chosen: int, refusals: dict[int, str], delivery: Delivery, outcome: Outcome, *, command: str
+    ) -> FitReport:
+        caches: list[Pixels | Store] = [*self._pixels.values(), *self._stores.values()]
+        summary = self.dataset.summary.with_problems(p for cache in caches for p in cache.problems)
+        return FitReport(
+            command=command,
+            data=self.dataset.name,
+            data_digest=self.dataset.digest,
+            labels=self.dataset.labels,
+            images={split: summary.total(split) for split in summary.counts},
+            problems=tuple(f"{p.path}: {p.kind} ({p.action})" for p in summary.problems) + summary.notes,
+            budget=self.budget,
+            asked_seconds=self.asked_seconds,
+            took_seconds=self.clock.seconds,
+            candidates=self._fates(chosen, refusals),
+            chosen=self.state.candidates[chosen].name,
+            delivered=delivery.delivered,
+            not_delivered=delivery.not_delivered,
+            training=tuple(
+                TrainingRow(
+                    seconds=row.seconds,
+                    epoch=row.epoch,
+                    train_loss=row.train_loss,
+                    eval_loss=row.eval_loss,
+                    eval_top1=row.eval_top1,
+                    lr=row.lr,
+                )
+                for row in outcome.rows
+            ),
+            training_seconds=outcome.rows[-1].seconds,
+            recipe=msgspec.to_builtins(self.recipe),
+            mistakes=delivery.mistakes,
+            latency_note=self.state.latency_note,
+            environment=Environment.capture(packages=PACKAGES),
+        )
+
+
+def _predicted(candidate: Candidate) -> bool:
+    return candidate.latency is not None and candidate.latency.how == "predicted"

@@ -1,0 +1,248 @@
+"""How long each candidate takes on this machine: measured on untrained exports, or predicted from measured neighbours.
+
+Speed does not depend on what the weights are, so a network is measured before a second is spent on training it.
+Measurements are kept on disk, by spec, precision, engine, threads and machine.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arch import ArchSpec, Layer
+from ..bench import Latency, measure_all
+from ..bundle import Bundle
+from ..errors import FileFormatError
+from ..export import write_ungated
+from ..files import cache_root, digest_of, write_json
+from ..progress import say, track
+from ..records import Environment, Preprocess, read_record, to_json
+from ..runtime import default_threads
+from .candidates import Option
+from .records import LatencyEstimate
+
+__all__ = ["LatencyTable", "untrained_bundle"]
+
+GROUP = 4  # measured in turn, so that they share what disturbs the machine
+SECONDS = 1.0  # of rounds for each
+ACCURATE = 0.10  # greatest error of predictions for measured networks that still lets us predict others
+MARGIN = 2.0  # a prediction's interval is so many times that error wide
+CALIBRATION_IMAGES = 16  # random; an untrained int8 network has no accuracy to lose
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    latency: Latency
+    environment: Environment
+
+
+class LatencyTable:
+    """Latencies of one image on this machine, with `threads` threads.
+
+    Args:
+        threads: of the engine; None: its default.
+        cache_dir: where measurements are kept; None: the cache folder.
+        measure: `bench.measure_all`, or another with its signature.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        cache_dir: Path | None = None,
+        measure: Callable[..., tuple[Latency, ...]] = measure_all,
+    ) -> None:
+        self.threads = threads or default_threads()
+        self._folder = cache_root() / "latency" if cache_dir is None else cache_dir
+        self._measure = measure
+        self._environment = Environment.capture()
+        self._known: dict[tuple[str, str], Latency] = {}
+        self.measured = self.reused = self.predicted = 0
+        self.worst_error: float | None = None
+
+    def measure(self, options: Sequence[Option]) -> None:
+        """Measure those that are not known yet, a few in turn at a time."""
+        waiting = [option for option in dict.fromkeys(options) if self._lookup(option) is None]
+        groups = [waiting[i : i + GROUP] for i in range(0, len(waiting), GROUP)]
+        for group in track(groups, total=len(groups), what=f"measuring {len(waiting)} networks on this machine"):
+            with tempfile.TemporaryDirectory() as folder:
+                paths = []
+                for number, option in enumerate(group):
+                    path = Path(folder) / str(number)
+                    bundle = untrained_bundle(option.spec)
+                    write_ungated(bundle, path, precision=option.precision, calibration=_noise(option))
+                    paths.append(path)
+                for option, latency in zip(
+                    group, self._measure(paths, threads=self.threads, seconds=SECONDS), strict=True
+                ):
+                    kept = msgspec.structs.replace(latency, path=option.spec.name)
+                    self._known[_key(option)] = kept
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    write_json(self._file(option), to_json(_Kept(latency=kept, environment=self._environment)))
+                    self.measured += 1
+
+    def estimate(self, options: Sequence[Option], *, limit_ms: float | None = None) -> dict[Option, LatencyEstimate]:
+        """An estimate for every option, measuring as few as will do.
+
+        Within a family, resolution and precision, wider networks are measured only while narrower ones keep
+        `limit_ms`; what lies beyond is extrapolated and told apart by `how`. Between measured ones, latency is
+        interpolated, if that is proven: leaving each measured one out and predicting it from its neighbours is never
+        wrong by more than ACCURATE. Otherwise everything up to the limit is measured. Predictions carry twice the
+        worst such error as their interval, and are to be confirmed before anything depends on them.
+        """
+        lines: dict[tuple[str, int, str], list[Option]] = {}
+        for option in sorted(options, key=lambda o: o.cost.mult_adds):
+            lines.setdefault((option.family, option.spec.resolution, option.precision), []).append(option)
+        # Every second and the last: enough inner points to judge predictions by.
+        probes = [[o for i, o in enumerate(line) if i % 2 == 0 or i == len(line) - 1] for line in lines.values()]
+        for turn in range(max(map(len, probes), default=0)):
+            self.measure([p[turn] for p in probes if len(p) > turn and not self._beyond(p[:turn], limit_ms)])
+        errors = [error for line in lines.values() for error in self._errors(line, limit_ms)]
+        self.worst_error = max(errors) if errors else None
+        if self.worst_error is not None and self.worst_error > ACCURATE:
+            say(f"predicting latencies would be wrong by up to {100 * self.worst_error:.0f} %: measuring instead")
+        if self.worst_error is None or self.worst_error > ACCURATE:
+            for turn in range(max(map(len, lines.values()), default=0)):
+                self.measure(
+                    [li[turn] for li in lines.values() if len(li) > turn and not self._beyond(li[:turn], limit_ms)]
+                )
+        estimates = {}
+        for line in lines.values():
+            for option in line:
+                latency = self._lookup(option)
+                if latency is None:
+                    self.predicted += 1
+                estimates[option] = self._predict(line, option) if latency is None else of_measured(latency)
+        return estimates
+
+    def _beyond(self, narrower: Sequence[Option], limit_ms: float | None) -> bool:
+        """Whether a narrower network was measured and is surely too slow already."""
+        known = [latency for option in narrower if (latency := self._lookup(option)) is not None]
+        return limit_ms is not None and any(latency.low_ms > limit_ms for latency in known)
+
+    def confirm(self, option: Option) -> LatencyEstimate:
+        """The measured latency of one option."""
+        self.measure([option])
+        latency = self._lookup(option)
+        assert latency is not None  # just measured
+        return of_measured(latency)
+
+    def note(self) -> str:
+        """How the latencies were found, in a sentence."""
+        text = f"{self.measured} measured now, {self.reused} from earlier measurements on this machine, "
+        text += f"{self.predicted} predicted from measured neighbours"
+        if self.worst_error is not None:
+            text += f" (worst error when predicting measured ones: {100 * self.worst_error:.1f} %)"
+        return text
+
+    def _lookup(self, option: Option) -> Latency | None:
+        if _key(option) not in self._known and self._file(option).exists():
+            try:
+                self._known[_key(option)] = read_record(self._file(option), _Kept, what="latency").latency
+                self.reused += 1
+            except FileFormatError:
+                return None  # of another version of this program; measured anew and written over
+        return self._known.get(_key(option))
+
+    def _file(self, option: Option) -> Path:
+        # A new release of the engine may be faster or slower, so its version is part of the name.
+        versions = self._environment.versions
+        about = [*_key(option), self.threads, self._environment.machine_digest, versions.get("onnxruntime")]
+        return self._folder / f"{digest_of(about)}.json"
+
+    def _errors(self, line: Sequence[Option], limit_ms: float | None) -> list[float]:
+        """Relative errors of inner measured options when predicted from the others of their line."""
+        known = [option for option in line if self._lookup(option) is not None]
+        errors = []
+        for place, option in enumerate(known[1:-1], start=1):
+            if self._beyond(known[:place], limit_ms):
+                break
+            others = [o for o in known if o is not option]
+            actual = self._known[_key(option)].median_ms
+            errors.append(abs(self._interpolated(others, option) / actual - 1))
+        return errors
+
+    def _predict(self, line: Sequence[Option], option: Option) -> LatencyEstimate:
+        known = [o for o in line if self._lookup(o) is not None]
+        middle = self._interpolated(known, option)
+        width = MARGIN * (self.worst_error or 0.0)
+        return LatencyEstimate(
+            median_ms=middle, low_ms=middle / (1 + width), high_ms=middle * (1 + width), how="predicted"
+        )
+
+    def _interpolated(self, known: Sequence[Option], option: Option) -> float:
+        # Straight lines between logarithms: a network of n times the products takes about n^p times as long.
+        xs = [math.log(o.cost.mult_adds) for o in known]
+        ys = [math.log(self._known[_key(o)].median_ms) for o in known]
+        x = math.log(option.cost.mult_adds)
+        if x > xs[-1]:  # beyond the widest measured one, time grows at most in proportion
+            return float(np.exp(ys[-1] + (x - xs[-1])))
+        return float(np.exp(np.interp(x, xs, ys)))
+
+
+def of_measured(latency: Latency) -> LatencyEstimate:
+    """A measurement as an estimate."""
+    return LatencyEstimate(median_ms=latency.median_ms, low_ms=latency.low_ms, high_ms=latency.high_ms, how="measured")
+
+
+def untrained_bundle(spec: ArchSpec) -> Bundle:
+    """A bundle with random tensors of the right shapes, to be measured and thrown away.
+
+    Values are those of a network at its start, so that nothing overflows or becomes denormal, which some processors
+    are slow with.
+    """
+    rng = np.random.default_rng(0)
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for placed in spec.placed():
+        for layer in placed.row.layers(placed.in_channels):
+            if layer.name in ("squeeze", "excite"):
+                tensors |= _layer_tensors(f"rows.{placed.index}.excite.{layer.name}", layer, rng, bare=True)
+            else:
+                tensors |= _layer_tensors(f"rows.{placed.index}.{layer.name}", layer, rng, bare=False)
+    for layer in spec.head.layers(spec.out_channels):
+        tensors |= _layer_tensors(f"head.{layer.name}", layer, rng, bare=True)
+    return Bundle(
+        spec=spec,
+        task="classify",
+        labels=tuple(f"class {i}" for i in range(spec.head.classes)),
+        preprocess=_plain(spec),
+        tensors=tensors,
+        history=({"step": "untrained"},),
+    )
+
+
+def _layer_tensors(at: str, layer: Layer, rng: np.random.Generator, *, bare: bool) -> dict[str, NDArray[np.float32]]:
+    conv = at if bare else f"{at}.conv"
+    shape: tuple[int, ...] = (layer.out_channels, layer.in_channels // layer.groups)
+    if layer.kind != "linear":
+        shape = (*shape, layer.kernel, layer.kernel)
+    scale = math.sqrt(2 / math.prod(shape[1:]))
+    made = {f"{conv}.weight": (rng.standard_normal(shape) * scale).astype(np.float32)}
+    if layer.bias:
+        made[f"{conv}.bias"] = np.zeros(layer.out_channels, np.float32)
+    if layer.norm:
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            made[f"{at}.norm.{name}"] = np.full(layer.out_channels, value, np.float32)
+    return made
+
+
+def _plain(spec: ArchSpec) -> Preprocess:
+    middle = (0.5,) * spec.channels
+    return Preprocess(resolution=spec.resolution, channels=spec.channels, mean=middle, std=middle)
+
+
+def _noise(option: Option) -> NDArray[np.uint8] | None:
+    if option.precision == "fp32":
+        return None
+    spec = option.spec
+    shape = (CALIBRATION_IMAGES, spec.resolution, spec.resolution, spec.channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _key(option: Option) -> tuple[str, str]:
+    return option.spec.digest, option.precision

@@ -1,0 +1,114 @@
+"""From options to a plan: what keeps the budget, who is trained, for how long. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ..errors import BudgetError
+from .candidates import Option, in_order_of_promise
+from .records import Budget, Candidate, LatencyEstimate, Status
+from .state import Plan
+
+__all__ = ["candidate_of", "make_plan", "no_candidate", "static_status", "timed_status"]
+
+SEARCH_SHARE = 0.25  # of the training time goes into finding out whom to train
+SEARCH_UNIT = 15.0  # seconds; the number of entrants grows with the root of the search time, and so does each's time
+MOST_ENTRANTS = 8
+RESERVE_SECONDS = 45.0  # for export, gates, benchmark and report
+RESERVE_SHARE = 0.2  # of the whole time, at most
+
+
+def static_status(option: Option, budget: Budget) -> tuple[Status, str] | None:
+    """Why an option is out by what its table says alone; None when it is not."""
+    mult_adds_m = option.cost.mult_adds / 1e6
+    if budget.mult_adds_m is not None and mult_adds_m > budget.mult_adds_m:
+        return "too many mult-adds", f"{mult_adds_m:.1f} M of {budget.mult_adds_m:g} M mult-adds"
+    if budget.size_mb is not None and option.size_mb > budget.size_mb:
+        return "too large", f"{option.size_mb:.2f} MB of {budget.size_mb:g} MB"
+    return None
+
+
+def timed_status(latency: LatencyEstimate, budget: Budget) -> tuple[Status, str] | None:
+    """Why an option is out by its latency; the pessimistic end of the interval counts."""
+    if budget.latency_ms is None or latency.high_ms <= budget.latency_ms:
+        return None
+    middle = f"{latency.how} {latency.median_ms:.2f} ms"
+    return "too slow", f"{middle}, up to {latency.high_ms:.2f} of {budget.latency_ms:g} ms"
+
+
+def candidate_of(
+    option: Option, *, latency: LatencyEstimate | None = None, status: tuple[Status, str] | None = None
+) -> Candidate:
+    """The record of an option."""
+    what, why = status or ("fits, not tried", "keeps the budget; others promised more in the time there was")
+    return Candidate(
+        name=option.spec.name,
+        family=option.family,
+        alpha=option.alpha,
+        resolution=option.spec.resolution,
+        precision=option.precision,
+        parameters=option.cost.parameters,
+        mult_adds=option.cost.mult_adds,
+        size_mb=option.size_mb,
+        latency=latency,
+        status=what,
+        why=why,
+    )
+
+
+def make_plan(fitting: Sequence[Option], places: Mapping[Option, int], *, seconds: float, asked: float) -> Plan:
+    """Successive halving (Jamieson and Talwalkar 2016): many for a short time, the better ones for longer.
+
+    Args:
+        fitting: options that keep the budget, measured or predicted.
+        places: index of each among the candidates.
+        seconds: that are left.
+        asked: that the whole fit may take.
+    """
+    left = max(1.0, seconds - min(RESERVE_SECONDS, RESERVE_SHARE * asked))
+    search = SEARCH_SHARE * left
+    most = min(MOST_ENTRANTS, max(1, round(math.sqrt(search / SEARCH_UNIT))))
+    entrants = in_order_of_promise(fitting, most=most)
+    count = len(entrants)
+    rounds: list[tuple[int, float]] = []
+    if count > 3:
+        rounds = [(count, search / 2 / count), (2, search / 4)]
+    elif count > 1:
+        rounds = [(count, search / count)]
+    spent = sum(n * each for n, each in rounds)
+    return Plan(entrants=tuple(places[option] for option in entrants), rounds=tuple(rounds), final_seconds=left - spent)
+
+
+def no_candidate(candidates: Sequence[Candidate], budget: Budget) -> BudgetError:
+    """The error when nothing keeps the budget: names the nearest and what it would take."""
+
+    def excess(candidate: Candidate) -> float:
+        ratios = [1.0]
+        if budget.latency_ms is not None and candidate.latency is not None:
+            ratios.append(candidate.latency.high_ms / budget.latency_ms)
+        if budget.size_mb is not None:
+            ratios.append(candidate.size_mb / budget.size_mb)
+        if budget.mult_adds_m is not None:
+            ratios.append(candidate.mult_adds / 1e6 / budget.mult_adds_m)
+        return max(ratios)
+
+    nearest = min(candidates, key=excess)
+    needs = []
+    if budget.latency_ms is not None and nearest.latency is not None:
+        needs.append(f"--latency-ms {_up(nearest.latency.high_ms)}")
+    if budget.size_mb is not None:
+        needs.append(f"--size-mb {_up(nearest.size_mb)}")
+    if budget.mult_adds_m is not None:
+        needs.append(f"--mult-adds-m {_up(nearest.mult_adds / 1e6)}")
+    more = "" if nearest.precision == "int8" else ", or let int8 compete with --precisions fp32,int8"
+    return BudgetError(
+        f"none of {len(candidates)} networks keeps the budget; the nearest is {nearest.name} ({nearest.why})",
+        wanted="one network that does",
+        do=f"it would take {' '.join(needs)}; or allow smaller networks with --alphas and --resolutions{more}",
+    )
+
+
+def _up(value: float) -> str:
+    """Rounded up to two digits behind the point."""
+    return f"{math.ceil(value * 100) / 100:g}"
