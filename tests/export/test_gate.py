@@ -1,0 +1,147 @@
+"""A gate that cannot fail is a defect: every kind of broken export must be caught."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from making import patches, settled_bundle
+from mobilenets.arch import compose
+from mobilenets.bundle import Bundle
+from mobilenets.errors import GateError, UsageError
+from mobilenets.export import GateImages, Limits, artifact, export, formats
+from mobilenets.export.gate import reference_logits
+from mobilenets.export.onnx_graph import to_onnx
+from mobilenets.records import Gate
+from mobilenets.runtime import open_artifact, read_artifact
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return settled_bundle(compose("mobilenet_v2", alpha=0.25, resolution=32, stride="small", classes=5))
+
+
+@pytest.fixture(scope="module")
+def images(bundle: Bundle) -> GateImages:
+    pixels = patches(40, 32)
+    return GateImages(images=pixels, targets=reference_logits(bundle, pixels).argmax(1), on="val")
+
+
+def test_a_sound_export_passes_and_its_gates_are_on_disk(tmp_path: Path, bundle: Bundle, images: GateImages) -> None:
+    made = export(bundle, tmp_path / "model", images=images)
+    read, _ = read_artifact(tmp_path / "model")
+    assert read == made
+    assert [gate.name for gate in read.gates] == ["logits_max_difference", "top1_agreement", "accuracy_drop"]
+    assert all(gate.passed and gate.n == 40 for gate in read.gates)
+    assert read.bundle_digest == bundle.digest
+
+
+def _wrong_mean(bundle: Bundle) -> Bundle:
+    return replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=(0.0, 0.0, 0.0)))
+
+
+def _swapped_channels(bundle: Bundle) -> Bundle:
+    tensors = dict(bundle.tensors)
+    tensors["rows.0.conv.conv.weight"] = tensors["rows.0.conv.conv.weight"][:, ::-1].copy()
+    return replace(bundle, tensors=tensors)
+
+
+def _corrupted_weights(bundle: Bundle) -> Bundle:
+    tensors = dict(bundle.tensors)
+    name = "rows.5.project.conv.weight"
+    tensors[name] = np.random.default_rng(0).permutation(tensors[name].ravel()).reshape(tensors[name].shape)
+    return replace(bundle, tensors=tensors)
+
+
+def _not_a_number(bundle: Bundle) -> Bundle:
+    tensors = dict(bundle.tensors)
+    tensors["head.classifier.bias"] = np.full_like(tensors["head.classifier.bias"], np.nan)
+    return replace(bundle, tensors=tensors)
+
+
+def _wrong_padding(bundle: Bundle) -> Bundle:
+    return replace(bundle, spec=msgspec.structs.replace(bundle.spec, padding="same"))
+
+
+@pytest.mark.parametrize(
+    "breakage", [_wrong_mean, _swapped_channels, _corrupted_weights, _not_a_number, _wrong_padding]
+)
+def test_a_broken_export_is_refused_and_leaves_nothing(
+    breakage, tmp_path: Path, bundle: Bundle, images: GateImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(whole: Bundle, _calibration: object) -> bytes:
+        wrong = breakage(whole)
+        return to_onnx(wrong.spec, wrong.tensors, wrong.preprocess).SerializeToString()
+
+    monkeypatch.setattr(artifact, "FORMATS", {**formats.FORMATS, ("onnx", "fp32"): broken})
+    with pytest.raises(GateError) as caught:
+        export(bundle, tmp_path / "model", images=images)
+    assert "logits_max_difference" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_export_leaves_an_older_one_as_it_was(
+    tmp_path: Path, bundle: Bundle, images: GateImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(bundle, tmp_path / "model", images=images)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()}
+    monkeypatch.setattr(
+        artifact, "FORMATS", {("onnx", "fp32"): lambda b, _c: formats.FORMATS["onnx", "fp32"](_wrong_mean(b), None)}
+    )
+    with pytest.raises(GateError):
+        export(bundle, tmp_path / "model", images=images)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()} == before
+
+
+def test_int8_is_calibrated_smaller_and_close(tmp_path: Path, bundle: Bundle, images: GateImages) -> None:
+    export(bundle, tmp_path / "fp32", images=images)
+    limits = Limits(logits=2.0, agreement=0.7, drop=0.3)
+    made = export(bundle, tmp_path / "int8", images=images, precision="int8", calibration=images.images, limits=limits)
+    assert made.size_mb < 0.6 * read_artifact(tmp_path / "fp32")[0].size_mb
+    whole, small = (open_artifact(tmp_path / p).engine.run(images.images) for p in ("fp32", "int8"))
+    assert np.corrcoef(whole.ravel(), small.ravel())[0, 1] > 0.95
+    assert not np.array_equal(whole, small)
+
+
+@pytest.mark.parametrize("calibration", [None, np.zeros((0, 32, 32, 3), np.uint8)])
+def test_int8_without_calibration_images_is_refused(
+    calibration, tmp_path: Path, bundle: Bundle, images: GateImages
+) -> None:
+    with pytest.raises(UsageError, match="calibration"):
+        export(bundle, tmp_path / "int8", images=images, precision="int8", calibration=calibration)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_calibrated_on_the_wrong_images_is_caught(tmp_path: Path, bundle: Bundle, images: GateImages) -> None:
+    black = np.zeros((8, 32, 32, 3), np.uint8)
+    with pytest.raises(GateError):
+        export(bundle, tmp_path / "int8", images=images, precision="int8", calibration=black)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_that_is_not_faster_enough_is_refused(tmp_path: Path, bundle: Bundle, images: GateImages) -> None:
+    export(bundle, tmp_path / "fp32", images=images)
+    limits = Limits(logits=9.0, agreement=0.0, drop=1.0, speedup=1000.0)
+    with pytest.raises(GateError, match="speedup_over_fp32"):
+        export(
+            bundle,
+            tmp_path / "int8",
+            images=images,
+            precision="int8",
+            calibration=images.images,
+            limits=limits,
+            faster_than=tmp_path / "fp32",
+        )
+    assert not (tmp_path / "int8").exists()
+
+
+def test_nan_never_passes_a_gate() -> None:
+    for passes in ("at_most", "at_least"):
+        assert not Gate(name="x", value=float("nan"), limit=0.5, passes=passes, n=1, on="val").passed
+
+
+def test_an_unknown_precision_has_no_limits() -> None:
+    with pytest.raises(UsageError):
+        Limits.of("fp8")  # type: ignore[arg-type]

@@ -1,0 +1,59 @@
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from making import settled_bundle
+from mobilenets.arch import CATALOG, compose
+from mobilenets.errors import FileFormatError
+from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
+from mobilenets.nets import build
+from mobilenets.train import forward_all
+
+
+def answers(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {INPUT_NAME: pixels})[0]
+
+
+@pytest.mark.parametrize("base", sorted(CATALOG))
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(("resolution", "channels"), [(32, 3), (37, 1)])
+def test_the_graph_answers_like_the_torch_network(base: str, padding: str, resolution: int, channels: int) -> None:
+    spec = compose(base, alpha=0.25, resolution=resolution, classes=7)
+    spec = msgspec.structs.replace(spec, padding=padding, channels=channels)
+    bundle = settled_bundle(spec)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, resolution, resolution, channels), dtype=np.uint8)
+    network = build(spec)
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in bundle.tensors.items()}, strict=False)
+    expected = forward_all(network, pixels, bundle.preprocess, device=torch.device("cpu"), dtype=torch.float32)
+    given = answers(to_onnx(spec, bundle.tensors, bundle.preprocess), pixels)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_batch_is_free_and_pixels_are_bytes() -> None:
+    bundle = settled_bundle(compose("mobilenet_v2", alpha=0.25, resolution=32, classes=3))
+    model = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+    (inputs,) = model.graph.input
+    assert inputs.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert inputs.type.tensor_type.shape.dim[0].dim_param == "batch"
+    for count in (1, 5):
+        assert answers(model, np.zeros((count, 32, 32, 3), np.uint8)).shape == (count, 3)
+
+
+def test_nodes_are_named_like_the_table_and_no_norm_is_left() -> None:
+    bundle = settled_bundle(compose("mobilenet_v3_small", alpha=0.5, resolution=32, classes=3))
+    model = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+    names = {node.name for node in model.graph.node}
+    assert {"rows.0.conv", "rows.4.depthwise", "rows.4.excite.squeeze", "head.pool"} <= names
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+def test_a_missing_tensor_is_named() -> None:
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
+    tensors = {k: v for k, v in bundle.tensors.items() if k != "rows.2.project.conv.weight"}
+    with pytest.raises(FileFormatError, match=r"rows\.2\.project\.conv\.weight"):
+        to_onnx(bundle.spec, tensors, bundle.preprocess)

@@ -1,0 +1,46 @@
+"""Things that several tests make."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from mobilenets.arch import ArchSpec
+from mobilenets.bundle import Bundle
+from mobilenets.nets import build, tensors_of
+from mobilenets.records import Preprocess
+from mobilenets.train.loader import normalise
+
+
+def patches(count: int, side: int, channels: int = 3) -> np.ndarray:
+    """Pictures of four patches of colour: uint8 (count, side, side, channels). Networks tell them apart."""
+    coarse = np.random.default_rng(3).integers(0, 256, (count, 2, 2, channels), dtype=np.uint8)
+    return np.kron(coarse, np.ones((1, -(-side // 2), -(-side // 2), 1), np.uint8))[:, :side, :side]
+
+
+def settled_bundle(spec: ArchSpec) -> Bundle:
+    """A bundle that behaves like a trained one: norms hold the statistics of real activations, logits differ."""
+    torch.manual_seed(5)
+    network = build(spec)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 1.0
+            part.weight.data.uniform_(0.5, 1.5)
+            part.bias.data.normal_(0, 0.1)
+        elif isinstance(part, nn.Linear):
+            part.weight.data.normal_(0, 0.3)
+            part.bias.data.normal_(0, 0.1)
+    preprocess = Preprocess(
+        resolution=spec.resolution,
+        channels=spec.channels,
+        mean=(0.4, 0.5, 0.6)[: spec.channels],
+        std=(0.2, 0.25, 0.3)[: spec.channels],
+    )
+    with torch.no_grad():
+        network.train()(normalise(torch.from_numpy(patches(64, spec.resolution, spec.channels)), preprocess))
+    return Bundle(
+        spec=spec,
+        task="classify",
+        labels=tuple(f"class {i}" for i in range(spec.head.classes)),
+        preprocess=preprocess,
+        tensors=tensors_of(network),
+    )
