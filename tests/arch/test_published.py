@@ -9,7 +9,7 @@ def _name(fact: Fact) -> str:
     return f"{fact.model}-{fact.metric}-{fact.source}"
 
 
-@pytest.mark.parametrize("fact", [f for f in facts() if f.erratum is None], ids=_name)
+@pytest.mark.parametrize("fact", [f for f in facts() if f.erratum is None and f.metric != "top1"], ids=_name)
 def test_the_table_counts_to_the_published_number(fact: Fact) -> None:
     computed = getattr(cost(find(fact.model)), fact.metric)
     assert fact.agrees(computed), f"{computed:,} against {fact.value} x {fact.unit:g} from {fact.source}"

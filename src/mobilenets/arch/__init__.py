@@ -1,6 +1,6 @@
 """MobileNets as tables: rows, knobs, cost. No torch, no numpy."""
 
-from .catalog import CATALOG, compose, find, load_spec
+from .catalog import CATALOG, NameParts, compose, find, load_spec, split_name
 from .cost import Cost, LayerCost, TypeCost, cost
 from .knobs import (
     for_small_images,
@@ -26,6 +26,7 @@ __all__ = [
     "Fact",
     "Layer",
     "LayerCost",
+    "NameParts",
     "Norm",
     "PlacedRow",
     "Row",
@@ -40,6 +41,7 @@ __all__ = [
     "load_spec",
     "make_divisible",
     "shallow",
+    "split_name",
     "with_channels",
     "with_classes",
     "with_resolution",

@@ -18,7 +18,7 @@ from .v1 import mobilenet_v1
 from .v2 import mobilenet_v2
 from .v3 import mobilenet_v3_large, mobilenet_v3_small
 
-__all__ = ["CATALOG", "compose", "find", "load_spec"]
+__all__ = ["CATALOG", "NameParts", "compose", "find", "load_spec", "split_name"]
 
 CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     {
@@ -36,6 +36,15 @@ _NAME = re.compile(
 # timm: mobilenetv2_035; the number is 100 x alpha.
 _TIMM = re.compile(r"mobilenetv(?P<version>1|2|3_large|3_small)_(?P<percent>\d{3})")
 _PREFIXES = ("google/", "timm/", "torchvision/", "timm:", "torchvision:")
+
+
+class NameParts(msgspec.Struct, frozen=True, kw_only=True):
+    """A name taken apart; None is the paper's own."""
+
+    base: str
+    alpha: float
+    resolution: int | None
+    stride: int | None
 
 
 def find(name: str) -> ArchSpec:
@@ -56,11 +65,19 @@ def find(name: str) -> ArchSpec:
         plain = plain.removeprefix(prefix)
     if timm := _TIMM.fullmatch(plain):
         return _find_timm(f"mobilenet_v{timm['version']}", int(timm["percent"]))
-    match = _NAME.fullmatch(plain)
-    if match is None or match["base"] not in CATALOG:
+    parts = split_name(plain)
+    if parts is None:
         raise UnknownNameError("model", name, known=CATALOG)
-    return compose(
-        match["base"],
+    return compose(parts.base, alpha=parts.alpha, resolution=parts.resolution, stride=parts.stride)
+
+
+def split_name(name: str) -> NameParts | None:
+    """What a name of our own scheme says; None when it is not one, or its base is not in the catalogue."""
+    match = _NAME.fullmatch(name)
+    if match is None or match["base"] not in CATALOG:
+        return None
+    return NameParts(
+        base=match["base"],
         alpha=float(match["alpha"]) if match["alpha"] else 1.0,
         resolution=int(match["resolution"]) if match["resolution"] else None,
         stride=int(match["stride"]) if match["stride"] else None,

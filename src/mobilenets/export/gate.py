@@ -70,7 +70,8 @@ def gates_of(
     """Compare two sets of logits (N, classes) for the same images.
 
     Differences are held against how much the logits vary from image to image: a network that says nearly the same of
-    every image would hide a wrong mean or swapped channels behind the size of its logits. NaN anywhere fails: no comparison with it holds.
+    every image would hide a wrong mean or swapped channels behind the size of its logits. NaN anywhere fails: no
+    comparison with it holds.
     """
     n = len(images.targets)
     # Rounding grows with the logits themselves, so what hardly varies is not measured finer than that.

@@ -80,8 +80,9 @@ def _mistakes(report: FitReport, thumbnails: Mapping[str, bytes]) -> Html:
     accuracy = report.delivered[0].accuracy
     images = plural(accuracy.n, f"{data_split(accuracy.split)} image")
     if not report.mistakes:
-        return el("p", f"None: the model got each of the {images} right.")
-    words = f"Among the {images}, those where the model was wrong and surest of itself: some are mislabelled, some are hard."
+        none = f"None: the model got each of the {images} right."
+        return el("p", none if accuracy.top1 == 1 else "The report holds no single mistakes.")
+    words = f"Of the {images}, those where the model was wrong and surest of itself. Some may be labelled wrongly."
     cards = [_mistake(mistake, thumbnails.get(mistake.image)) for mistake in report.mistakes]
     return join([el("p", words), el("ul.mistakes", *cards)])
 

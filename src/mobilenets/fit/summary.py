@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 
 from .records import Delivered, FitReport
+from .view.markup import plain
 from .view.wording import (
     NBSP,
     accuracy_phrase,
     chosen_candidate,
-    data_split,
     duration,
     headline,
+    measured_on,
     megabytes,
     millions,
     ms,
@@ -27,7 +28,7 @@ def summary_text(report: FitReport) -> str:
     verdict, numbers = headline(report)
     lines = [f"{report.chosen} {verdict}"]
     if not report.delivered:
-        lines += [numbers]
+        lines.append(f"  {numbers}")
     else:
         first = report.delivered[0]
         rows = [
@@ -42,7 +43,7 @@ def summary_text(report: FitReport) -> str:
             ("try", f"mobilenets predict {shlex.quote(first.path)} IMAGE"),
         ]
         lines += [f"  {name:<9}{' '.join(words.split())}" for name, words in rows]
-    return "\n".join(lines).replace(NBSP, " ") + "\n"
+    return "\n".join(plain(line) for line in lines).replace(NBSP, " ") + "\n"
 
 
 def _latency(report: FitReport, first: Delivered) -> str:
@@ -75,7 +76,7 @@ def _gates(report: FitReport) -> str:
     passed = sum(gate.passed for gate in gates)
     signs = {"at_most": "<=", "at_least": ">="}
     told = ", ".join(f"{gate.name} {gate.value:.3g} {signs[gate.passes]} {gate.limit:g}" for gate in gates)
-    where = ", ".join(sorted({f"{gate.n:,} {data_split(gate.on)} images" for gate in gates}))
+    where = ", ".join(dict.fromkeys(measured_on(gate) for gate in gates))
     return f"{passed} of {len(gates)} passed" + (f" on {where}: {told}" if gates else "")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -105,4 +106,9 @@ def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimi
             state.setdefault(int(index), {})[name] = value
     own = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # Fused optimizers walk through memory, so a momentum has to lie there as its parameter does.
+                values[name] = torch.empty_like(parameter).copy_(value)
     return progress

@@ -13,7 +13,7 @@ from .wording import duration, percent, plural
 
 __all__ = ["training_picture"]
 
-TOP1_HEIGHT, LOSS_HEIGHT, RATE_HEIGHT, GAP = 190.0, 120.0, 56.0, 40.0
+TOP1_HEIGHT, LOSS_HEIGHT, RATE_HEIGHT, GAP = 190.0, 120.0, 56.0, 46.0
 
 
 def training_picture(report: FitReport) -> Html:
@@ -21,16 +21,20 @@ def training_picture(report: FitReport) -> Html:
     rows = [row for row in report.training if math.isfinite(row.seconds)]
     if not rows:
         return el("p.soft", "No validation during the final training was recorded.")
+    if len(rows) == 1:
+        (row,) = rows
+        words = f"{percent(row.eval_top1 / 100)} top-1 and a loss of {row.eval_loss:.3g} on the validation images"
+        return el("p", f"There was one validation, after {duration(row.seconds)} in epoch {row.epoch:.3g}: {words}.")
     finite = [row for row in rows if math.isfinite(row.eval_top1)]
-    words = [f"{plural(len(rows), 'validation')} in {duration(report.training_seconds)} of training"]
+    told = [f"{plural(len(rows), 'validation')} in {duration(report.training_seconds)} of training"]
     if finite:
         best = max(finite, key=lambda row: row.eval_top1)
-        words.append(f"best {percent(best.eval_top1 / 100)} in epoch {best.epoch:.3g}, at {duration(best.seconds)}")
-        words.append(f"last {percent(finite[-1].eval_top1 / 100)}")
+        told.append(f"best {percent(best.eval_top1 / 100)} in epoch {best.epoch:.3g}, at {duration(best.seconds)}")
+        told.append(f"last {percent(finite[-1].eval_top1 / 100)}")
     broken = len(rows) - len([row for row in rows if math.isfinite(row.train_loss) and math.isfinite(row.eval_loss)])
     if broken:
-        words.append(f"{plural(broken, 'row')} with a loss that is not a number")
-    return figure(both_widths(lambda width: _draw(rows, width=width)), "; ".join(words) + ".")
+        told.append(f"{plural(broken, 'row')} with a loss that is not a number")
+    return figure(both_widths(lambda width: _draw(rows, width=width)), "; ".join(told) + ".")
 
 
 def _draw(rows: Sequence[TrainingRow], *, width: float) -> Html:
@@ -47,8 +51,9 @@ def _draw(rows: Sequence[TrainingRow], *, width: float) -> Html:
         nonlocal top
         values = [value for _, _, get in curves for row in rows if math.isfinite(value := get(row))]
         y = Scale.around(values, start=top + height, end=top, positive=False)
-        if values and min(values) >= 0 > y.low:
-            y = Scale(0.0, y.high, y.start, y.end)
+        if values and min(values) < max(values):
+            y = Scale(min(values), max(values), y.start, y.end)
+        y = y.rounded(about=ticks)
         parts.append(text(title, left - 40, top - 12, kind="name"))
         parts.extend(grid_y(y, left=left, right=right, about=ticks))
         ends: list[float] = []
@@ -64,7 +69,9 @@ def _draw(rows: Sequence[TrainingRow], *, width: float) -> Html:
             while any(abs(level - other) < 13 for other in ends):  # two curves that end together
                 level += 1.0 if level >= min(ends) else -1.0
             ends.append(level)
-            parts.append(text(words or f"{get(spots[-1][2]):.4g}", spots[-1][0] + 8, level, kind=f"{kind}.end"))
+            if kind == "rate":
+                continue  # where it ends says nothing
+            parts.append(text(words or f"{get(spots[-1][2]):.3g}", spots[-1][0] + 8, level, kind=f"{kind}.end"))
         top += height + GAP
 
     panel("top-1 on validation images, %", TOP1_HEIGHT, 5, [("eval", "", lambda row: row.eval_top1)])

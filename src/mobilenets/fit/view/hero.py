@@ -53,7 +53,9 @@ def _tiles(report: FitReport, first: Delivered) -> list[Html]:
             ms(latency.median_ms, unit=False),
             "ms",
             [
-                _of(ms(budget.latency_ms), latency.high_ms / budget.latency_ms) if budget.latency_ms else None,
+                _of(ms(budget.latency_ms), latency.high_ms / budget.latency_ms, at_most=True)
+                if budget.latency_ms
+                else None,
                 interval,
                 f"{plural(latency.n, 'run')} in {plural(latency.rounds, 'round')}, {plural(latency.threads, 'thread')}",
                 f"{latency.engine} {latency.engine_version}, {first.precision}",
@@ -81,7 +83,10 @@ def _tiles(report: FitReport, first: Delivered) -> list[Html]:
             "size of the file",
             megabytes(first.size_mb, unit=False),
             "MB",
-            [_of(megabytes(budget.size_mb), first.size_mb / budget.size_mb) if budget.size_mb else None],
+            [
+                _of(megabytes(budget.size_mb), first.size_mb / budget.size_mb) if budget.size_mb else None,
+                f"{first.precision}, all in one file",
+            ],
             meter=_meter(first.size_mb, first.size_mb, first.size_mb, budget.size_mb),
         ),
     ]
@@ -105,9 +110,9 @@ def _tiles(report: FitReport, first: Delivered) -> list[Html]:
     return tiles
 
 
-def _of(limit: str, part: float) -> Html:
-    """How much of a limit is used."""
-    return el("strong", f"{100 * part:.0f} % of {limit}")
+def _of(limit: str, part: float, *, at_most: bool = False) -> Html:
+    """How much of a limit is used; `at_most` where the upper end of an interval is meant."""
+    return el("strong", f"{'at most ' if at_most else ''}{100 * part:.0f} % of {limit}")
 
 
 def _tile(

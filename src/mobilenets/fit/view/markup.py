@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 __all__ = ["Html", "el", "join", "plain", "user"]
 
-VOID = frozenset({"br", "col", "img", "link", "meta"})  # elements without an end tag, of those used here
+VOID = frozenset({"br", "col", "img", "link", "meta", "wbr"})  # elements without an end tag, of those used here
 
 # What cannot be in an HTML document even when escaped: control characters, and halves of surrogate pairs, which file
 # names that are not UTF-8 decode to.

@@ -98,7 +98,7 @@ def _commonest(accuracy: Accuracy, labels: Sequence[str]) -> Html | None:
     pairs = _pairs(accuracy)[:3]
     if not pairs:
         return Html(" No image was taken for another class.")
-    told = []
+    told: list[str | Html] = []
     for pair in pairs:
         truth, said = (user(short(labels[index], length=40)) for index in (pair.truth, pair.said))
         told += [truth, " taken for ", said, f" ({count(pair.n)} of {count(pair.of)})", "; "]
@@ -132,16 +132,16 @@ def _numbered(accuracy: Accuracy, labels: Sequence[str], *, width: float) -> Htm
             parts.append(_name(names[row], labels[row], middle, head - 8, anchor="middle"))
         for column, n in enumerate(counts):
             x = left + column * cell
-            share = (n / total if row == column else math.sqrt(n / peak)) if n else 0.0
+            share = n / (total if row == column else peak) if n else 0.0
             told = f"{labels[row]} taken for {labels[column]}: {n} of {total}"
             at = {"x": x, "y": top, "width": cell - 1, "height": cell - 1}
             if n:
                 kind = "right" if row == column else "wrong"
-                at["fill-opacity"] = round(0.12 + 0.78 * share, 2)
+                at["fill-opacity"] = round(0.08 + 0.82 * share, 2)
                 parts.append(el(f"rect.{kind}", el("title", told), at=at))
             else:
                 parts.append(el("rect.blank", at=at))
-            strong = ".strong" if share > 0.55 else ""
+            strong = ".strong" if share > (0.55 if row == column else 0.8) else ""
             shown = text(
                 str(n), x + (cell - 1) / 2, top + cell / 2 + font * 0.35, kind="zero" if not n else "n" + strong
             )
@@ -194,8 +194,8 @@ def _pair_table(accuracy: Accuracy, labels: Sequence[str]) -> Html:
     rows = [
         el(
             "tr",
-            el("td.long", user(labels[pair.truth])),
-            el("td.long", user(labels[pair.said])),
+            el("td.long", user(short(labels[pair.truth], length=60)), at={"title": labels[pair.truth]}),
+            el("td.long", user(short(labels[pair.said], length=60)), at={"title": labels[pair.said]}),
             el("td.num", count(pair.n)),
             el("td.num", count(pair.of)),
             el("td.num", percent(pair.n / pair.of)),
@@ -229,7 +229,7 @@ def _class_row(label: str, share: float, total: int) -> Html:
         el("path.whisker", at={"d": f"M{100 * low:.1f} 7H{100 * high:.1f}"}),
         at={"viewBox": "0 0 100 14", "preserveAspectRatio": "none", "role": "img", "aria-label": told},
     )
-    name = el("th.long", user(label), at={"scope": "row"})
+    name = el("th.long", user(short(label, length=60)), at={"scope": "row", "title": label})
     return el("tr", name, el("td.num", percent(share)), el("td.bar", bar), el("td.num", count(total)))
 
 

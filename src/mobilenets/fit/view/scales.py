@@ -42,6 +42,13 @@ class Scale:
         air = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
         return cls(max(0.0, low - air) if positive else low - air, high + air, start, end)
 
+    def rounded(self, *, about: int) -> Scale:
+        """A linear scale that begins and ends at a tick."""
+        found = ticks(self.low, self.high, about=about)
+        step = found[1] - found[0] if len(found) > 1 else self.high - self.low
+        low, high = math.floor(self.low / step + 1e-9) * step, math.ceil(self.high / step - 1e-9) * step
+        return Scale(low, high, self.start, self.end)
+
     def ticks(self, *, about: int) -> list[float]:
         """Round values on the scale."""
         if not self.log:
@@ -110,7 +117,7 @@ def place(
     """
     best: tuple[float, Box] | None = None
     for distance in (9.0, 16.0, 26.0, 40.0, 58.0) if must else (9.0, 14.0):
-        for angle in (0, 180, 270, 90, 315, 45, 225, 135):  # right, left, above, below, then the corners
+        for angle in (0, 180, 270, 90, 315, 45, 225, 135, *range(15, 360, 15)):  # right, left, above, below, corners
             dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
             middle_x, middle_y = x + dx * (distance + width / 2), y + dy * (distance + height / 2)
             box = Box(middle_x - width / 2, middle_y - height / 2, middle_x + width / 2, middle_y + height / 2)

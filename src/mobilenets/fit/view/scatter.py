@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from ..records import Budget, Candidate, FitReport
@@ -109,13 +110,17 @@ def _draw(report: FitReport, points: Sequence[_Point], families: Sequence[str], 
     trained = [point for point in points if point.top1 is not None]
     waiting = [point for point in points if point.top1 is None]
     lanes = sorted({point.family for point in waiting})
-    left, right, top = 52.0, width - 14, 26.0
+    left, right, top = 52.0, width - 14, 40.0
     bottom = top + (330.0 if trained else 0.0)
     floor = bottom + (LANE * len(lanes) + 14 if lanes else 0.0)
     limit = _limit(report.budget, axis)
     ends = [end for point in points for end in (point.low, point.high)] + ([limit] if limit is not None else [])
     x = Scale.around(ends, start=left, end=right, positive=True)
-    y = Scale.around([p.top1 for p in trained if p.top1 is not None], start=bottom, end=top, positive=False)
+    scores = [point.top1 for point in trained if point.top1 is not None]
+    if scores:  # a span of a point at least: smaller differences are noise
+        scores += [max(0.0, min(scores) - 0.5), min(100.0, max(scores) + 0.5)]
+    y = Scale.around(scores, start=bottom, end=top, positive=False).rounded(about=6)
+    y = Scale(max(0.0, y.low), min(100.0, y.high), bottom, top)
     room = Box(left + 2, top + 2, right - 2, bottom - 2)
     choice = chosen_candidate(report)
     parts: list[Html] = []
@@ -127,19 +132,26 @@ def _draw(report: FitReport, points: Sequence[_Point], families: Sequence[str], 
         parts += grid_y(y, left=left, right=right, about=6)
         parts.append(text("top-1 on validation images, %", left - 40, 12, kind="name"))
     parts += grid_x(x, bottom=floor, about=8 if width > 500 else 5, name=AXIS_NAMES[axis])
-    for lane, family in enumerate(lanes):
+    for lane in range(len(lanes)):
         level = bottom + 14 + LANE * (lane + 0.5)
-        parts.append(mark(family, left - 14, level, size=3.6, kind="hollow"))
         parts.append(line(left, level, right, level, kind="lane"))
+    if lanes:
+        middle = (bottom + 14 + floor) / 2
+        parts += [text(word, left - 8, middle + dy, anchor="end") for word, dy in (("not", -3), ("trained", 11))]
     front = front_of([(point.cost, point.top1) for point in trained if point.top1 is not None])
     if len(front) > 1:
         steps = f"M{x(front[0][0]):.1f} {y(front[0][1]):.1f}" + "".join(
             f"H{x(cost):.1f}V{y(accuracy):.1f}" for cost, accuracy in front[1:]
         )
         parts.append(el("path.front", at={"d": steps}))
+        for (cost, accuracy), (further, better) in pairwise(front):
+            taken.append(Box(x(cost), y(accuracy) - 2, x(further), y(accuracy) + 2))
+            taken.append(Box(x(further) - 2, y(better), x(further) + 2, y(accuracy)))
     places = [(p, x(p.cost), y(p.top1)) for p in trained if p.top1 is not None]
     places += [(p, x(p.cost), bottom + 14 + LANE * (lanes.index(p.family) + 0.5)) for p in waiting]
     taken += [Box(px - 8, py - 8, px + 8, py + 8) for _, px, py in places]
+    taken += [Box(px - 13, py - 13, px + 13, py + 13) for point, px, py in places if point.candidate is choice]
+    taken += [Box(x(point.low), py - 2, x(point.high), py + 2) for point, _, py in places]
     for point, px, py in sorted(places, key=lambda it: it[0].candidate is choice):  # the choice lies on top
         parts.append(_linked(point, px, py, x, chosen=point.candidate is choice))
     parts += _labels(places, front, choice, room=room, taken=taken)
@@ -171,7 +183,7 @@ def _forbidden(
         el("defs", hatch),
         el("rect", at={**area, "fill": f"url(#{pattern})"}),
         line(at, top - 6, at, bottom, kind="budget"),
-        text(name, at - 5 if ends_left else at + 5, top - 4, kind="limit", anchor="end" if ends_left else "start"),
+        text(name, at - 5 if ends_left else at + 5, top - 5, kind="limit", anchor="end" if ends_left else "start"),
     ]
 
 
@@ -208,7 +220,7 @@ def _labels(
         must = point.candidate is choice
         size = 12.5 if must else 11.0
         name = short(title_of(point.candidate) if must else _brief(point.candidate), length=34)
-        width = text_width(name, size=size) + 4
+        width = text_width(name, size=size) * (1.1 if must else 1.0) + 4  # the choice is set in bold
         box = place(px, py, width=width, height=size + 4, within=room, taken=taken, must=must)
         if box is None:
             continue
@@ -253,7 +265,7 @@ def _legend(families: Sequence[str], points: Sequence[_Point]) -> Html:
 
 def _caption(report: FitReport, points: Sequence[_Point], axis: Axis) -> str:
     trained = [point for point in points if point.top1 is not None]
-    words = [f"{plural(len(report.candidates), 'candidate')}; {len(trained)} of those drawn were trained."]
+    words = [f"{plural(len(report.candidates), 'candidate')}, {len(trained)} of them trained and drawn."]
     if len({len(point.candidate.rounds) for point in trained}) > 1:
         words.append(
             "Each stands at its accuracy after the last round it was trained in; a larger mark had more rounds."

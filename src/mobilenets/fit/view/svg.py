@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from .markup import Html, el
+from .markup import Html, el, join
 from .scales import Scale
 
 __all__ = ["FAMILY_MARKS", "both_widths", "figure", "grid_x", "grid_y", "line", "mark", "number", "picture", "text"]
@@ -28,7 +28,7 @@ def both_widths(draw: Callable[[float], Html]) -> Html:
 
     Scaling one drawing down would leave its letters too small to read.
     """
-    return Html(el("div.wide", draw(WIDE)).text + el("div.slim", draw(SLIM)).text)
+    return join([el("div.wide", draw(WIDE)), el("div.slim", draw(SLIM))])
 
 
 def figure(body: Html, caption: Html | str) -> Html:

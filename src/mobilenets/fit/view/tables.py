@@ -10,7 +10,18 @@ from ..records import Candidate, Delivered, FitReport
 from .markup import Html, el, join, user
 from .scatter import anchor_of, families_of
 from .svg import mark
-from .wording import count, data_split, duration, limits_of, megabytes, millions, ms, percent, plural
+from .wording import (
+    count,
+    data_split,
+    duration,
+    limits_of,
+    measured_on,
+    megabytes,
+    millions,
+    ms,
+    percent,
+    plural,
+)
 
 __all__ = ["artifact_table", "candidate_tables", "colophon", "commands", "gate_table"]
 
@@ -18,7 +29,7 @@ GATES = {
     "logits_max_difference": "largest difference of a logit, as a part of the largest logit",
     "top1_agreement": "same answer as the trained network",
     "accuracy_drop": "accuracy lost against the trained network",
-    "speedup": "times as fast as fp32",
+    "speedup_over_fp32": "times as fast as fp32",
 }
 SHARES = frozenset({"top1_agreement", "accuracy_drop"})  # values in [0, 1], shown as per cent
 COLUMNS = (
@@ -78,12 +89,12 @@ def artifact_table(report: FitReport) -> Html:
 
 def gate_table(delivered: Sequence[Delivered]) -> Html:
     """Every check of every artifact with its value and limit."""
-    heads = [("check", ""), ("value", ".num"), ("limit", ".num"), ("images", ".num"), ("passed", "")]
+    heads = [("check", ""), ("value", ".num"), ("limit", ".num"), ("measured on", ".num"), ("passed", "")]
     rows = []
     for one in delivered:
         rows.append(el("tr.part", el("th", el("code", user(one.path)), at={"scope": "rowgroup", "colspan": "5"})))
         rows += [_gate(gate) for gate in one.gates]
-    return _table("gates", "What each artifact had to pass before it was delivered.", heads, rows)
+    return _table("gates", "What each artifact had to pass before it was delivered.", heads, rows, kind="gates")
 
 
 def colophon(report: FitReport) -> Html:
@@ -92,7 +103,9 @@ def colophon(report: FitReport) -> Html:
     data: list[tuple[str, str | Html]] = [("name", user(report.data)), ("classes", count(len(report.labels)))]
     data += [(f"{data_split(split)} images", count(n)) for split, n in report.images.items()]
     data.append(("digest", el("code", report.data_digest)))
-    recipe = [(key.replace("_", " "), _setting(value)) for key, value in report.recipe.items() if value is not None]
+    recipe: list[tuple[str, str | Html]] = [
+        (key.replace("_", " "), _setting(value)) for key, value in report.recipe.items() if value is not None
+    ]
     machine: list[tuple[str, str | Html]] = [
         ("processor", environment.cpu),
         ("cores", str(environment.cores)),
@@ -108,7 +121,7 @@ def colophon(report: FitReport) -> Html:
         ("took", duration(report.took_seconds)),
         ("final training", duration(report.training_seconds)),
     ]
-    blocks = [("Data", data), ("Budget and time", time), ("Machine", machine), ("Recipe", recipe)]
+    blocks = (("Data", data), ("Budget and time", time), ("Machine", machine), ("Recipe", recipe))
     return el("div.colophon", *(el("section", el("h3", name), _pairs(pairs)) for name, pairs in blocks))
 
 
@@ -136,7 +149,9 @@ def _candidate(index: int, candidate: Candidate, families: Sequence[str]) -> Htm
     hollow = "" if candidate.rounds else "hollow"
     family = mark(families.index(candidate.family), 7, 7, size=4.6, kind=hollow)
     key = el("svg.glyph", family, at={"viewBox": "0 0 14 14", "role": "img", "aria-label": candidate.family})
-    name = el("span.nowrap", key, candidate.name)
+    parts = candidate.name.split("_")  # a narrow column may break the name, but only after an underscore
+    broken = [part for piece in parts[:-1] for part in (f"{piece}_", el("wbr"))]
+    name = el("span.nowrap", key, *broken, parts[-1])
     precision = el("span.soft", f" {candidate.precision}") if candidate.precision != "fp32" else None
     latency, top1 = candidate.latency, _top1(candidate)
     rounds = plural(len(candidate.rounds), "round")
@@ -170,14 +185,13 @@ def _interval(value: str, low: str, high: str) -> Html:
 def _gate(gate: Gate) -> Html:
     words = {"at_most": "at most", "at_least": "at least"}[gate.passes]
     name = GATES.get(gate.name, gate.name.replace("_", " "))
-    images = f"{count(gate.n)} {data_split(gate.on)}"
     verdict = el("td.yes", "\u2713 passed") if gate.passed else el("td.no", "\u2717 failed")
     return el(
         "tr",
         el("td", name, at={"title": gate.name}),
         el("td.num", _gate_value(gate, gate.value)),
         el("td.num", f"{words} {_gate_value(gate, gate.limit)}"),
-        el("td.num", images),
+        el("td.num", measured_on(gate)),
         verdict,
     )
 

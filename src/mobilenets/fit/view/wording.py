@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ...records import Gate
 from ..records import Budget, Candidate, Delivered, FitReport
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "headline",
     "limits_broken",
     "limits_of",
+    "measured_on",
     "megabytes",
     "millions",
     "ms",
@@ -65,7 +67,7 @@ def plural(n: int, one: str, many: str | None = None) -> str:
 
 def duration(seconds: float) -> str:
     """41.3 is 41 s, 581 is 9 min 41 s, 8100 is 2 h 15 min."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f}{NBSP}s"
     whole = round(seconds)
     if whole < 60:
@@ -82,6 +84,11 @@ def short(text: str, *, length: int) -> str:
         return text
     kept = length - 1
     return f"{text[: (kept + 1) // 2]}\u2026{text[len(text) - kept // 2 :]}"
+
+
+def measured_on(gate: Gate) -> str:
+    """`10,000 test images`, or what else a gate was measured on: `21 rounds timed in turn`."""
+    return f"{gate.n:,} {SPLITS[gate.on]} images" if gate.on in SPLITS else f"{gate.n:,} {gate.on}"
 
 
 def title_of(candidate: Candidate) -> str:
@@ -143,7 +150,8 @@ def headline(report: FitReport) -> tuple[str, str]:
         cost = f"{millions(candidate.mult_adds)} of {millions(1e6 * budget.mult_adds_m)} mult-adds"
     else:
         cost = limits_of(budget)
-    return "fits", f"{cost}, {accuracy}"
+    precision = f" as {first.precision}" if first.precision != "fp32" else ""
+    return "fits", f"{cost}, {accuracy}{precision}"
 
 
 def accuracy_phrase(delivered: Delivered) -> str:

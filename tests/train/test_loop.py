@@ -1,0 +1,259 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from making import patches
+from mobilenets.arch import ArchSpec, compose
+from mobilenets.bundle import read_bundle
+from mobilenets.errors import CheckError, UsageError
+from mobilenets.nets import DepthwiseConv2d, build
+from mobilenets.records import Preprocess
+from mobilenets.train import EvalPixels, Outcome, Recipe, train
+from mobilenets.train.checkpoint import read_progress
+from mobilenets.train.loop import CHECKPOINT_NAME
+from mobilenets.train.update import average, make_optimizer
+
+LABELS = ("dark", "light")
+SIDE = 16
+PREPROCESS = Preprocess(resolution=SIDE)
+
+
+class Source:
+    """Patches of colour, told apart by how light they are."""
+
+    def __init__(self, count: int = 96) -> None:
+        self.uniform = np.ascontiguousarray(patches(count, SIDE))
+        light = self.uniform.mean(axis=(1, 2, 3))
+        self.targets = (light > np.median(light)).astype(np.int64)
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.uniform[index]
+
+
+def spec(classes: int = 2) -> ArchSpec:
+    return compose("mobilenet_v2", alpha=0.1, resolution=SIDE, stride="small", classes=classes)
+
+
+def recipe(**changes) -> Recipe:
+    return Recipe(**{"epochs": 3.0, "batch_size": 32, "lr": 0.1, "precision": "fp32", **changes})
+
+
+def run(out: Path, *, start=None, labels=LABELS, **changes) -> Outcome:
+    source = Source()
+    resume = changes.pop("resume", "never")
+    return train(
+        start or spec(len(labels)),
+        source,
+        EvalPixels(source.uniform[:32], source.targets[:32]),
+        recipe(**changes),
+        labels=labels,
+        preprocess=PREPROCESS,
+        out=out,
+        data_digest="patches",
+        device="cpu",
+        resume=resume,
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def test_a_network_learns_what_can_be_learned(tmp_path: Path) -> None:
+    outcome = run(tmp_path, epochs=30.0, lr=0.8)
+    assert outcome.finished
+    assert outcome.top1 >= 0.8
+    assert outcome.rows[-1].train_loss < outcome.rows[0].train_loss
+
+
+def test_two_runs_with_one_seed_are_bit_equal_and_another_seed_differs(tmp_path: Path) -> None:
+    one, two, other = (run(tmp_path / n, seed=s) for n, s in (("a", 1), ("b", 1), ("c", 2)))
+    assert same(one.last.tensors, two.last.tensors)
+    assert not same(one.last.tensors, other.last.tensors)
+
+
+def test_best_and_last_are_bundles_on_disk_that_tell_how_they_were_made(tmp_path: Path) -> None:
+    outcome = run(tmp_path)
+    for name, bundle in (("best", outcome.best), ("last", outcome.last)):
+        read = read_bundle(tmp_path / name)
+        assert same(read.tensors, bundle.tensors)
+        (step,) = read.history
+        assert step["step"] == "train"
+        assert step["recipe"]["batch_size"] == 32
+        assert step["validation_images"] == 32
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+import mobilenets.train.loop as loop
+loop.CHECKPOINT_SECONDS = 0.0
+from train import test_loop
+test_loop.run(Path({out!r}), epochs=12.0, rotate=5.0, cutout=0.2, resume="if_there")
+"""
+
+
+def test_a_run_killed_at_any_moment_ends_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", epochs=12.0, rotate=5.0, cutout=0.2)
+    out = tmp_path / "killed"
+    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out))
+    kills = 0
+    for wait in (0.05, 0.4):
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (out / CHECKPOINT_NAME).exists():
+            time.sleep(0.02)
+        time.sleep(wait)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    progress = read_progress(out / CHECKPOINT_NAME)
+    resumed = run(out, epochs=12.0, rotate=5.0, cutout=0.2, resume="must")
+    assert kills
+    assert progress.step > 0
+    assert same(resumed.last.tensors, whole.last.tensors)
+    assert [row.eval_top1 for row in resumed.rows] == [row.eval_top1 for row in whole.rows]
+
+
+def test_an_interrupt_keeps_the_work_and_resume_ends_bit_equal(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", epochs=8.0)
+    out = tmp_path / "stopped"
+
+    def interrupt() -> None:
+        while not (out / CHECKPOINT_NAME).exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    first = run(out, epochs=8.0)
+    thread.join()
+    assert not first.finished
+    assert (out / "best").is_dir()
+    assert (out / "last").is_dir()
+    resumed = run(out, epochs=8.0, resume="must")
+    assert resumed.finished
+    assert same(resumed.last.tensors, whole.last.tensors)
+
+
+def test_resume_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no checkpoint"):
+        run(tmp_path, resume="must")
+
+
+def test_resume_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(UsageError, match="another run"):
+        run(tmp_path, resume="must", lr=0.2)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    again = run(tmp_path, resume="must")
+    assert again.rows == first.rows
+    assert same(again.best.tensors, first.best.tensors)
+
+
+def test_a_loss_that_is_no_number_stops_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match="lower lr"):
+        run(tmp_path, lr=1e20, warmup=0.0, epochs=10.0)
+
+
+def test_labels_that_do_not_match_the_classes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2 classes, the data 3"):
+        run(tmp_path, start=spec(2), labels=("a", "b", "c"))
+
+
+def test_a_bundle_with_the_same_labels_goes_on_and_with_others_gets_a_fresh_classifier(tmp_path: Path) -> None:
+    first = run(tmp_path / "first", epochs=2.0)
+    tiny = {"epochs": 0.1, "lr": 1e-12, "weight_decay": 0.0, "ema": 0.0, "norm_momentum": 1e-9}
+    on = run(tmp_path / "on", start=first.last, **tiny)
+    other = run(tmp_path / "other", start=first.last, labels=("left", "right"), **tiny)
+    name = "head.classifier.weight"
+    np.testing.assert_allclose(on.last.tensors[name], first.last.tensors[name], atol=1e-6)
+    assert np.abs(other.last.tensors[name] - first.last.tensors[name]).max() > 1e-3
+    stem = "rows.0.conv.conv.weight"
+    np.testing.assert_allclose(other.last.tensors[stem], first.last.tensors[stem], atol=1e-6)
+    assert [step["step"] for step in on.last.history] == ["train", "train"]
+
+
+def test_seconds_bound_a_run(tmp_path: Path) -> None:
+    outcome = run(tmp_path, epochs=None, seconds=2.0)
+    assert outcome.finished
+    assert outcome.rows[-1].lr < 0.2 * max(row.lr for row in outcome.rows) + 1e-3
+
+
+def test_weight_decay_spares_norms_biases_and_depthwise_filters() -> None:
+    network = build(compose("mobilenet_v3_small", alpha=0.25, resolution=32, classes=3))
+    decayed, spared = make_optimizer(network, recipe()).param_groups
+    assert decayed["weight_decay"] > 0 == spared["weight_decay"]
+    ids = {id(p) for p in spared["params"]}
+    for module in network.modules():
+        if isinstance(module, DepthwiseConv2d | torch.nn.BatchNorm2d):
+            assert {id(p) for p in module.parameters()} <= ids
+        elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            assert id(module.weight) not in ids
+            assert module.bias is None or id(module.bias) in ids
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+def test_every_optimizer_makes_a_step(optimizer: str, tmp_path: Path) -> None:
+    outcome = run(tmp_path, optimizer=optimizer, lr=0.01, epochs=1.0)
+    assert np.isfinite(outcome.rows[-1].train_loss)
+
+
+def test_averaging_moves_by_its_weight_and_includes_running_statistics() -> None:
+    old, new = build(spec()), build(spec())
+    for tensor in old.state_dict().values():
+        tensor.zero_()
+    for tensor in new.state_dict().values():
+        tensor.fill_(4)
+    average(old, new, weight=0.25)
+    values = {name: tensor.flatten()[0].item() for name, tensor in old.state_dict().items()}
+    assert {values[n] for n in values if not n.endswith("num_batches_tracked")} == {1.0}
+
+
+def test_a_photo_source_without_a_common_size_trains_too(tmp_path: Path) -> None:
+    class Photos(Source):
+        def __init__(self) -> None:
+            super().__init__()
+            self._all = [np.ascontiguousarray(np.resize(p, (20 + i % 5, 24, 3))) for i, p in enumerate(self.uniform)]
+            self._eval = self.uniform
+            self.uniform = None
+
+        def pixels(self, index: int) -> np.ndarray:
+            return self._all[index]
+
+    source = Photos()
+    outcome = train(
+        spec(),
+        source,
+        EvalPixels(source._eval[:32], source.targets[:32]),
+        msgspec.structs.replace(recipe(), epochs=1.0),
+        labels=LABELS,
+        preprocess=PREPROCESS,
+        out=tmp_path,
+        device="cpu",
+    )
+    assert outcome.finished
