@@ -107,7 +107,7 @@ def test_an_unknown_name_is_refused_with_near_ones() -> None:
 def test_the_choice_is_explained_in_one_line() -> None:
     spec = spec_for("mobilenet_v2", native_side=28, classes=10)
     assert explain_choice("mobilenet_v2", spec, native_side=28) == (
-        "images are 28 pixels a side: mobilenet_v2 at 28 pixels with early strides off: mobilenet_v2_1.0_28_s8"
+        "images are 28 pixels a side: mobilenet_v2 at 28 pixels with fewer strides: mobilenet_v2_1.0_28_s8"
     )
     whole = spec_for("mobilenet_v2", native_side=None, classes=10)
     assert explain_choice("mobilenet_v2", whole, native_side=None) == "images are photos: mobilenet_v2 at 224 pixels"

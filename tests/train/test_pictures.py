@@ -50,13 +50,10 @@ def test_labels_of_any_kind_can_be_drawn() -> None:
     assert size_of(draw_samples(images, np.arange(count), np.eye(count), ODD))
 
 
-def test_samples_are_the_same_for_the_same_seed_and_may_be_grey() -> None:
-    images = np.random.default_rng(0).integers(256, size=(60, 8, 8, 1), dtype=np.uint8)
-    targets = np.arange(60) % 2
-    answers = np.tile([0.25, 0.75], (60, 1))
-    first, again, other = (draw_samples(images, targets, answers, ("a", "b"), seed=seed) for seed in (0, 0, 1))
+def test_samples_are_the_same_every_time_and_may_be_grey() -> None:
+    images = np.random.default_rng(0).integers(256, size=(30, 8, 8, 1), dtype=np.uint8)
+    first, again = (draw_samples(images, np.arange(30) % 2, np.full((30, 2), 0.5), ("a", "b")) for _ in range(2))
     assert first == again
-    assert first != other
 
 
 def test_samples_that_do_not_belong_together_are_refused() -> None:

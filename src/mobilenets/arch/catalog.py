@@ -29,7 +29,7 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     }
 )
 
-# TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]; `_sN` at the end: early strides turned off, N is the total stride left.
+# TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]; `_sN` at the end: strides turned off for small images, N is the total stride left.
 _NAME = re.compile(
     r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
 )
@@ -52,7 +52,7 @@ def find(name: str) -> ArchSpec:
 
     Args:
         name: `mobilenet_v2`, `mobilenet_v1_0.75_192`, timm's `mobilenetv3_small_075`, `mobilenet_v2_0.5_32_s8`
-            (early strides turned off until the total stride is 8), or the path of a spec's `.json`.
+            (strides turned off until the total stride is 8), or the path of a spec's `.json`.
 
     Raises:
         UnknownNameError: no such name; says which known names are near.
@@ -98,7 +98,7 @@ def compose(
         base: a name in `CATALOG`.
         alpha: width multiplier.
         resolution: input side in pixels; None: the paper's.
-        stride: total stride after turning early strides off; "small": as `for_small_images` finds it; None: the
+        stride: total stride after turning strides off; "small": as `for_small_images` finds it; None: the
             paper's.
         classes: number of classes; None: the paper's 1000.
 
@@ -128,7 +128,7 @@ def compose(
         parts.append(f"s{reduction}")
     if stride not in (None, "small") and reduction != stride:
         raise SpecError(
-            f"{base} at {spec.resolution} pixels has total stride {reduction} after turning early strides off",
+            f"{base} at {spec.resolution} pixels has total stride {reduction} after turning strides off",
             wanted=f"total stride {stride}",
             do="name a power of two that the table can reach",
         )

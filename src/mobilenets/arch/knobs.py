@@ -127,10 +127,12 @@ def with_channels(spec: ArchSpec, channels: int) -> ArchSpec:
 
 
 def for_small_images(spec: ArchSpec, *, smallest_map: int = 4) -> ArchSpec:
-    """Turn the earliest strides to 1 until the last feature map is at least `smallest_map` pixels a side.
+    """Turn strides to 1 until the last feature map is at least `smallest_map` pixels a side.
 
-    A table made for 224 pixels leaves 1 pixel of 28. The earliest strides go, because that is where small images
-    hold detail; a 32x32 input keeps 8x8 pixels at three quarters of the depth.
+    A table made for 224 pixels leaves 1 pixel of 28. The stem's stride goes first, for its input is where a small
+    image holds its detail; then the last ones, which cost least to give up. 32x32 pixels become 16, 8 and 4 where 224
+    would become 56, 28 and 14. Giving up the first strides one after the other, as is often done for CIFAR, costs
+    2.7 times the mult-adds in V1 (`docs/decisions.md`).
 
     Raises:
         SpecError: the input itself is smaller than `smallest_map`.
@@ -141,13 +143,12 @@ def for_small_images(spec: ArchSpec, *, smallest_map: int = 4) -> ArchSpec:
             wanted=f"at least {smallest_map} pixels",
             do="choose a larger resolution",
         )
+    strided = [index for index, row in enumerate(spec.rows) if row.stride > 1]
     rows = list(spec.rows)
-    for index, row in enumerate(spec.rows):
-        current = msgspec.structs.replace(spec, rows=tuple(rows))
-        if list(current.placed())[-1].out_size >= smallest_map:
-            return current
-        if row.stride > 1:
-            rows[index] = msgspec.structs.replace(row, stride=1)
+    for index in strided[:1] + strided[:0:-1]:
+        if list(msgspec.structs.replace(spec, rows=tuple(rows)).placed())[-1].out_size >= smallest_map:
+            break
+        rows[index] = msgspec.structs.replace(rows[index], stride=1)
     return msgspec.structs.replace(spec, rows=tuple(rows))
 
 

@@ -59,7 +59,7 @@ def options(
     Args:
         classes: number of labels.
         native_side: side of the images where all are small and alike (digits 28, CIFAR 32), else None. Small images
-            get tables with early strides turned off.
+            get tables with strides turned off.
         families: rows of the catalogue.
         alphas: width multipliers.
         resolutions: input sides in pixels; None: those that suit the images.

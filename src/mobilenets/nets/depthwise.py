@@ -26,6 +26,8 @@ from torch.autograd.function import once_differentiable
 
 Pair = tuple[int, int]
 
+__all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
+
 _TILE: Final = 3
 """Edge of the widest kernel whose stock weight gradient is fast."""
 

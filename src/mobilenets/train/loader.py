@@ -113,7 +113,8 @@ class Batches:
         if self._recipe.mirror:
             columns = np.where(rng.random((count, 1)) < 0.5, columns[:, ::-1], columns)
         rows, columns = (side - 1 - np.abs(side - 1 - np.abs(axis)) for axis in (rows, columns))
-        return uniform[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        shifted: NDArray[np.uint8] = uniform[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return shifted
 
     def _cropped(self, index: int, seed: int) -> NDArray[np.uint8]:
         """A random part of one image, resized (Szegedy et al. 2015), mirrored half of the time."""

@@ -160,6 +160,7 @@ class _Run:
         self.optimizer = make_optimizer(self.network, recipe)
         self.progress = Progress(identity="")
         self.eval_seconds = 0.0
+        self.data_digest = ""
         self.best: Bundle | None = None
 
     @property
@@ -172,6 +173,7 @@ class _Run:
         """Begin anew or from the checkpoint."""
         path = self.out / CHECKPOINT_NAME
         begun = self.start.digest
+        self.data_digest = data_digest
         identity = digest_of([self.spec.digest, self.recipe.digest, begun, data_digest, list(self.labels)])
         self.progress = Progress(identity=identity)
         if resume == "never" or (resume == "if_there" and not path.exists()):
@@ -318,6 +320,7 @@ class _Run:
         told = {
             "recipe": msgspec.to_builtins(self.recipe),
             "start": self.start.digest,
+            "data": self.data_digest,
             "measured": msgspec.to_builtins(row),
             "validation_images": len(self.validation.targets),
             "torch": str(torch.__version__),

@@ -31,11 +31,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     seconds: float | None = None  # wall time, validation included
     batch_size: int = 128
     optimizer: Optimizer = "sgd"
-    lr: float = 0.1  # for a batch of 256; scaled linearly with the batch (Goyal et al. 2017)
+    lr: float = 0.4  # for a batch of 256; scaled linearly with the batch (Goyal et al. 2017)
     momentum: float = 0.9
     weight_decay: float = 5e-4  # none on norms, biases and depthwise filters (V1 section 3.2)
     schedule: Schedule = "cosine"
-    warmup: float = 0.05  # of the whole run, linear from 0
+    warmup: float = 0.15  # of the whole run, linear from 0
     label_smoothing: float = 0.1
     ema: float = 0.1  # weights are averaged over about the last tenth of the steps made so far; 0: not averaged
     norm_momentum: float = 0.1  # torch's convention; papers' values suit runs of 10^5 steps and more

@@ -1,0 +1,7 @@
+"""`python -m mobilenets`."""
+
+from .cli.main import main
+
+__all__ = ["main"]
+
+main()

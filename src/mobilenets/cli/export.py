@@ -1,0 +1,170 @@
+"""`mobilenets export`: a file that runs without torch, and answers like the network it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from ..records import Format, Precision
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..data import Dataset
+    from ..export import GateImages
+    from ..records import Artifact
+
+__all__ = ["command"]
+
+
+@click.command(name="export", short_help="Make a file that runs without torch, and check its answers.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", metavar="DATA", help="The data it was trained on: folder, digits or cifar10. Always needed.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the artifact.")
+@click.option("--format", "format_", type=click.Choice(get_args(Format)), default="onnx", show_default=True)
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True)
+@click.option("--threads", type=int, metavar="N", help="For int8's speed.  [default: the cores, at most 4]")
+@click.option("--json", "as_json", is_flag=True, help="The artifact's record, gates included, as one JSON object.")
+def command(
+    bundle: Path,
+    data: str | None,
+    out: Path | None,
+    format_: Format,
+    precision: Precision,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Make a file that runs without torch, and check its answers.
+
+    BUNDLE is a folder that `mobilenets train` wrote. Validation images of DATA go through the network and through the
+    file; if they disagree by more than rounding explains, there is no file, and the exit code is 1.
+
+    \b
+    As float32, then use it anywhere that has onnxruntime:
+        mobilenets export runs/train/mobilenet_v2-flowers/best --data flowers/ -o rose
+        mobilenets predict rose/ garden.jpg
+
+    \b
+    As int8, calibrated on training images and held against float32 in accuracy and speed:
+        mobilenets export runs/train/mobilenet_v2-flowers/best --data flowers/ -o rose-int8 --precision int8
+
+    With int8, the float32 artifact it was measured against stays beside it (here: rose-fp32). Without -o, the folder is
+    runs/export/NAME-PRECISION.
+    """
+    from ..errors import UsageError
+
+    if data is None:
+        raise UsageError(
+            "there is no --data",
+            wanted="the images the model was trained on: the file must answer like the network on real images, for on"
+            " noise even a wrong one may, and int8 reads its value ranges from them",
+            do="give --data DATA, as for mobilenets train",
+        )
+    from ..bundle import read_bundle
+    from ..data import open_dataset
+    from ..runs import new_run_folder, run_name
+
+    read = read_bundle(bundle)
+    dataset = open_dataset(data)
+    images = _gate_images(read, dataset)
+    folder = _replaceable(out) if out is not None else new_run_folder("export", run_name(read.spec.name, precision))
+    try:
+        artifact, beside = _export(
+            read, folder, dataset=dataset, images=images, format_=format_, precision=precision, threads=threads
+        )
+    except BaseException:
+        with contextlib.suppress(OSError):  # a refused export leaves no empty folder behind
+            folder.rmdir()
+        raise
+    if as_json:
+        from ..records import to_json
+
+        gates = [{**to_json(gate), "passed": gate.passed} for gate in artifact.gates]
+        content = {"artifact": str(folder), "fp32": None if beside is None else str(beside), **to_json(artifact)}
+        click.echo(json.dumps({**content, "gates": gates}, indent=2, ensure_ascii=False))
+        return
+    from ..export import describe
+
+    click.echo(f"{folder}: {artifact.file}, {precision}, {artifact.size_mb:.3f} MB; it passed")
+    click.echo(describe(artifact))
+    if beside is not None:
+        click.echo(f"beside it, as float32: {beside}")
+    both = [str(path) for path in (beside, folder) if path is not None]
+    click.echo(f"next: {shlex.join(['mobilenets', 'bench', *both])}")
+
+
+def _export(
+    bundle: Bundle,
+    folder: Path,
+    *,
+    dataset: Dataset,
+    images: GateImages,
+    format_: Format,
+    precision: Precision,
+    threads: int | None,
+) -> tuple[Artifact, Path | None]:
+    """The artifact, and where the float32 one is that it was measured against."""
+    from ..export import export
+    from ..export.images import calibration_images
+    from ..progress import say
+
+    if precision == "fp32":
+        return export(bundle, folder, images=images, format=format_), None
+    beside = folder.with_name(folder.name.removesuffix(f"-{precision}") + "-fp32")
+    if not _is_fp32_of(bundle, beside, format_=format_):
+        export(bundle, _replaceable(beside), images=images, format=format_)
+        say(f"float32 for comparison: {beside}")
+    made = export(
+        bundle,
+        folder,
+        images=images,
+        format=format_,
+        precision=precision,
+        calibration=calibration_images(dataset, bundle.preprocess),
+        faster_than=beside,
+        threads=threads,
+    )
+    return made, beside
+
+
+def _gate_images(bundle: Bundle, dataset: Dataset) -> GateImages:
+    """Validation images with the bundle's class numbers."""
+    from ..data import prepared
+    from ..export import GateImages
+    from ..export.images import gate_images
+    from ..runtime.validate import match_labels
+
+    own = match_labels(bundle.labels, dataset.labels)
+    drawn = gate_images(prepared(dataset, "val", bundle.preprocess), on="val")
+    return GateImages(images=drawn.images, targets=own[drawn.targets], on=drawn.on)
+
+
+def _is_fp32_of(bundle: Bundle, folder: Path, *, format_: Format) -> bool:
+    """Whether the float32 artifact of this very bundle is there already."""
+    from ..errors import FileFormatError
+    from ..runtime import open_artifact
+
+    try:
+        there = open_artifact(folder).artifact
+    except FileFormatError:
+        return False
+    return there.precision == "fp32" and there.format == format_ and there.bundle_digest == bundle.digest
+
+
+def _replaceable(folder: Path) -> Path:
+    """A folder that is new, empty, or an artifact, which the new one replaces as a whole.
+
+    Raises:
+        UsageError: anything else is in it.
+    """
+    from ..errors import UsageError
+
+    if folder.exists() and not (folder / "artifact.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"{folder} holds something else", wanted="a new folder, or that of an artifact", do="name another with -o"
+        )
+    return folder

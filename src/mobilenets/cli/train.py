@@ -1,0 +1,216 @@
+"""`mobilenets train`: a network, labelled images, and some time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .params import DURATION, SETTING
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..train import Outcome, Recipe
+
+__all__ = ["command"]
+
+DEFAULT_EPOCHS = 30.0
+
+
+@click.command(name="train", short_help="Train a network on labelled images.")
+@click.argument("model")
+@click.argument("data")
+@click.option("--epochs", type=float, metavar="E", help="Passes over the training images.  [default: 30]")
+@click.option("--time", "seconds", type=DURATION, metavar="T", help="Instead of --epochs: 90s, 25m, 1.5h, or seconds.")
+@click.option("--resolution", type=int, metavar="R", help="Input side in pixels.  [default: what suits the images]")
+@click.option("--alpha", type=float, metavar="A", help="Width multiplier, such as 0.5.  [default: the name's]")
+@click.option("--batch-size", type=int, metavar="N", help="Images per step.  [default: the recipe's, 128]")
+@click.option("--lr", type=float, help="Learning rate for a batch of 256; scaled with the batch.  [default: 0.4]")
+@click.option("--seed", type=int, help="Of weights, order and augmentation; splits stay the same.  [default: 0]")
+@click.option("--recipe", type=click.Path(path_type=Path), metavar="FILE", help="YAML or JSON with fields of a recipe.")
+@click.option("--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field; may be repeated.")
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one.")
+@click.option("--name", metavar="NAME", help="Its name below runs/train/.  [default: MODEL-DATA]")
+@click.option("--resume", is_flag=True, help="Go on in the folder of -o, or in the newest run of that name.")
+@click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON object.")
+@click.pass_context
+def command(
+    context: click.Context,
+    model: str,
+    data: str,
+    epochs: float | None,
+    seconds: float | None,
+    resolution: int | None,
+    alpha: float | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int | None,
+    recipe: Path | None,
+    settings: tuple[tuple[str, str], ...],
+    device: str,
+    out: Path | None,
+    name: str | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train a network on labelled images.
+
+    MODEL is a name (see: mobilenets models), the JSON file of a table, or the folder of a bundle, whose weights it then
+    starts from. DATA is a folder with one folder of images per class (or with train/ and val/ of that kind), or a name:
+    digits, cifar10.
+
+    \b
+    For some time, or for some passes over the images:
+        mobilenets train mobilenet_v2 flowers/ --time 20m
+        mobilenets train mobilenet_v3_small_0.75_160 flowers/ --epochs 60
+
+    \b
+    With a recipe, one field changed:
+        mobilenets train mobilenet_v1 cifar10 --recipe mine.yaml --set cutout=0.25
+
+    \b
+    Once stopped (Ctrl-C keeps everything), the same command goes on:
+        mobilenets train mobilenet_v2 flowers/ --time 20m --resume
+
+    The folder runs/train/NAME then holds best/ and last/ (bundles), results.csv, curves.png, confusion.png, samples.png
+    and args.yaml.
+    """
+    from ..data import open_dataset
+    from ..runs import new_run_folder, newest_run_folder, run_name
+    from ..train.run import train_run
+
+    if out is not None and name is not None:
+        raise click.UsageError("-o and --name both name the folder; give one")
+    followed = _recipe(
+        recipe,
+        dict(settings),
+        {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed},
+    )
+    start = _start(model)
+    dataset = open_dataset(data)
+    click.echo(dataset.summary.describe(), err=True)
+    label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
+    if resume:
+        folder = out or newest_run_folder("train", label)
+    else:
+        folder = _unused(out) if out is not None else new_run_folder("train", label)
+    again = _command_line(context)
+    try:
+        outcome = train_run(
+            start,
+            dataset,
+            followed,
+            out=folder,
+            alpha=alpha,
+            resolution=resolution,
+            device=device,
+            resume="must" if resume else "never",
+            keep_mirror="mirror" in dict(settings),
+            command=again,
+        )
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
+            folder.rmdir()
+        if isinstance(error, KeyboardInterrupt) and (folder / "checkpoint.safetensors").is_file():
+            click.echo(f"the last checkpoint is kept. To go on: {_go_on(again, folder)}", err=True)
+        raise
+    if as_json:
+        click.echo(json.dumps(_facts(outcome, folder), indent=2))
+    _tell(outcome, folder, data=data, again=again, quiet=as_json)
+    if not outcome.finished:
+        context.exit(130)
+
+
+def _recipe(file: Path | None, settings: dict[str, str], options: dict[str, Any]) -> Recipe:
+    """The recipe of the file or the default one, then --set, then the options of their own."""
+    from ..train import Recipe, read_recipe, with_settings
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if "epochs" in given and "seconds" in given:
+        raise click.UsageError("--epochs and --time both say how long; give one")
+    if twice := sorted(settings.keys() & given.keys()):
+        raise click.UsageError(f"--set {twice[0]} repeats an option; give one of them")
+    begun = Recipe(epochs=DEFAULT_EPOCHS) if file is None else read_recipe(file)
+    return with_settings(begun, {**settings, **given})
+
+
+def _start(model: str) -> str | Bundle:
+    from ..arch import find
+    from ..bundle import read_bundle
+    from ..errors import MobileNetsError, UsageError
+
+    path = Path(model)
+    if (path / "bundle.json").is_file() or path.name == "bundle.json":
+        return read_bundle(path)
+    if (path / "artifact.json").is_file() or path.name == "artifact.json":
+        raise UsageError(
+            f"{model} is an artifact", wanted="a bundle, a name or a table", do="give the bundle it was exported from"
+        )
+    try:
+        find(model)  # a wrong name is told before images are read
+    except MobileNetsError:
+        if path.is_dir():
+            return read_bundle(path)  # says what is missing there
+        raise
+    return model
+
+
+def _unused(out: Path) -> Path:
+    from ..errors import UsageError
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} holds something already", wanted="a new folder", do="name another, or give --resume")
+    return out
+
+
+def _command_line(context: click.Context) -> str:
+    """The command as it could be typed again, without what says where and whether to resume."""
+    words = ["mobilenets", "train"]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif parameter.name not in ("out", "name", "resume", "as_json") and value not in (None, (), parameter.default):
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [parameter.opts[-1], "=".join(one) if isinstance(one, tuple) else str(one)]
+    return shlex.join(words)
+
+
+def _go_on(again: str, folder: Path) -> str:
+    return f"{again} --resume -o {shlex.quote(str(folder))}"
+
+
+def _facts(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    from ..records import to_json
+
+    return {
+        "run": str(folder),
+        "best": str(folder / "best"),
+        "last": str(folder / "last"),
+        "finished": outcome.finished,
+        "model": outcome.best.spec.name,
+        "digest": outcome.best.digest,
+        "top1": outcome.top1,
+        "rows": [to_json(row) for row in outcome.rows],
+    }
+
+
+def _tell(outcome: Outcome, folder: Path, *, data: str, again: str, quiet: bool) -> None:
+    """What came out, where it is, and what to type next; on standard error where JSON has the other."""
+    lines = [
+        f"validation top-1 {100 * outcome.top1:.2f} % ({outcome.best.spec.name})",
+        f"  {folder / 'best'}  the weights that did best",
+        f"  {folder / 'last'}  the weights at the end",
+        f"  {folder}  results.csv, curves.png, confusion.png, samples.png, args.yaml",
+    ]
+    if outcome.finished:
+        lines.append(f"next: {shlex.join(['mobilenets', 'export', str(folder / 'best'), '--data', data])}")
+    else:
+        lines.append(f"stopped; nothing is lost. To go on: {_go_on(again, folder)}")
+    for line in lines:
+        click.echo(line, err=quiet)

@@ -1,0 +1,190 @@
+"""A training run from a data set to a folder: what `mobilenets train` does.
+
+out/  args.yaml  results.csv  curves.png  confusion.png  samples.png  best/  last/  checkpoint.safetensors
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import yaml
+
+from ..arch import ArchSpec, with_classes, with_resolution
+from ..bundle import Bundle
+from ..data import Dataset, Pixels, prepared, store
+from ..errors import UsageError
+from ..files import write_bytes, write_text
+from ..metrics import confusion, softmax
+from ..progress import say
+from ..records import Environment, Preprocess
+from .checkpoint import Row
+from .choose import explain_choice, native_side, preprocess_for, recipe_for, spec_for, store_side
+from .loop import EvalPixels, Outcome, Resume, train
+from .machine import pick_device
+from .pictures import draw_confusion, draw_curves, draw_samples
+from .recipe import Recipe
+from .validate import bundle_logits
+
+__all__ = ["train_run"]
+
+PACKAGES = ("mobilenets", "torch", "numpy", "pillow")
+
+
+def train_run(
+    start: str | ArchSpec | Bundle,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    out: Path,
+    alpha: float | None = None,
+    resolution: int | None = None,
+    device: str = "auto",
+    resume: Resume = "never",
+    keep_mirror: bool = False,
+    command: str = "",
+) -> Outcome:
+    """Train on a data set and leave everything about it in `out`.
+
+    What is decided from the images (resolution, strides, no mirroring of digits and letters) is said on standard
+    error. `results.csv` is written after each validation, pictures at the end.
+
+    Args:
+        start: a model's name, the path of a spec's `.json`, a table, or a bundle to go on from. Of a bundle everything
+            is kept, but for the classifier where the labels are others.
+        dataset: with "train" and "val"; "test" is not looked at.
+        recipe: how.
+        out: the run's folder.
+        alpha: width multiplier; None: the start's.
+        resolution: input side in pixels; None: the name's, else the images' where they are small, else the table's.
+        device: "auto", "cpu", "cuda", ...
+        resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
+        keep_mirror: mirror as the recipe says, also where the data set says that mirrored images are others.
+        command: what a person typed, for `args.yaml`.
+
+    Raises:
+        UsageError: what is asked for does not go together, or there is nothing to resume.
+        DataError: images that cannot be used.
+        CheckError: the loss is no longer a number.
+    """
+    side = native_side(dataset)
+    pick_device(device)  # a wrong one is told before anything is decoded or written
+    begin, preprocess = _begin(start, dataset, alpha=alpha, resolution=resolution, side=side)
+    spec = begin.spec if isinstance(begin, Bundle) else begin
+    followed = recipe if keep_mirror else recipe_for(recipe, dataset)
+    if followed != recipe:
+        say(f"mirroring is off: in {dataset.name} a mirrored image is not of its class; mirror=true keeps it on")
+    kept = store(dataset, "train", side=store_side(spec, native_side=side), channels=spec.channels)
+    validation = prepared(dataset, "val", preprocess)
+    if found := (*kept.problems, *validation.problems):
+        say(dataset.summary.with_problems(found).describe())
+    if resume == "never" or (resume == "if_there" and not (out / "args.yaml").exists()):
+        _write_args(out, begin, dataset, followed, device=device, command=command)
+    outcome = train(
+        begin,
+        kept,
+        EvalPixels(images=validation.images, targets=validation.targets),
+        followed,
+        labels=dataset.labels,
+        preprocess=preprocess,
+        out=out,
+        data_digest=dataset.digest,
+        device=device,
+        resume=resume,
+        on_row=lambda rows: write_text(out / "results.csv", _csv(rows)),
+    )
+    # An interrupted run validates once more, and a finished one that is resumed not at all.
+    write_text(out / "results.csv", _csv(outcome.rows))
+    _write_pictures(out, outcome, validation, device=device)
+    return outcome
+
+
+def _begin(
+    start: str | ArchSpec | Bundle, dataset: Dataset, *, alpha: float | None, resolution: int | None, side: int | None
+) -> tuple[ArchSpec | Bundle, Preprocess]:
+    """What training starts from, with the classes of the data, and how its images are prepared."""
+    classes = len(dataset.labels)
+    if isinstance(start, Bundle):
+        if alpha is not None:
+            raise UsageError(
+                f"alpha is {alpha:g} for a bundle of {start.spec.name}",
+                wanted="the width its weights have",
+                do="leave alpha away, or start from a name",
+            )
+        bundle = _adapted(start, dataset.labels, resolution=resolution)
+        say(f"going on from a bundle of {start.spec.name} at {bundle.spec.resolution} pixels")
+        if bundle.labels != start.labels:
+            say(f"its {len(start.labels)} classes are others: the classifier begins anew with {classes}")
+        return bundle, bundle.preprocess
+    spec = spec_for(start, alpha=alpha, resolution=resolution, native_side=side, classes=classes)
+    say(explain_choice(start, spec, native_side=side))
+    return spec, preprocess_for(spec, native_side=side)
+
+
+def _adapted(bundle: Bundle, labels: tuple[str, ...], *, resolution: int | None) -> Bundle:
+    """The bundle with other labels (then without its classifier's weights) and at another resolution."""
+    side = bundle.spec.resolution if resolution is None else resolution
+    if labels == bundle.labels and side == bundle.spec.resolution:
+        return bundle
+    tensors = bundle.tensors
+    if labels != bundle.labels:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.classifier.")}
+    told = {"step": "adapt", "digest": bundle.digest, "classes": len(labels), "resolution": side}
+    return replace(
+        bundle,
+        spec=with_resolution(with_classes(bundle.spec, len(labels)), side),
+        labels=labels,
+        preprocess=msgspec.structs.replace(bundle.preprocess, resolution=side),
+        tensors=tensors,
+        history=(*bundle.history, told),
+    )
+
+
+def _write_args(
+    out: Path, begin: ArchSpec | Bundle, dataset: Dataset, recipe: Recipe, *, device: str, command: str
+) -> None:
+    """Everything that was decided, for a person, before the first step."""
+    spec = begin.spec if isinstance(begin, Bundle) else begin
+    content = {
+        "command": command,
+        "model": spec.name,
+        "spec_digest": spec.digest,
+        "bundle_digest": begin.digest if isinstance(begin, Bundle) else None,
+        "resolution": spec.resolution,
+        "channels": spec.channels,
+        "classes": len(dataset.labels),
+        "data": dataset.summary.source,
+        "data_digest": dataset.digest,
+        "images": {split: len(images) for split, images in dataset.splits.items()},
+        "device": device,
+        "recipe": msgspec.to_builtins(recipe),
+        "environment": msgspec.to_builtins(Environment.capture(packages=PACKAGES)),
+    }
+    write_text(out / "args.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _csv(rows: tuple[Row, ...]) -> str:
+    """`results.csv`: a header and one line per validation; the first six columns are timm's."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = Row.__struct_fields__
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(
+            [f"{value:.6g}" if isinstance(value, float) else value for value in msgspec.structs.astuple(row)]
+        )
+    return text.getvalue()
+
+
+def _write_pictures(out: Path, outcome: Outcome, validation: Pixels, *, device: str) -> None:
+    best = outcome.best
+    logits = bundle_logits(best, validation.images, device=device)
+    matrix = confusion(logits.argmax(axis=1), validation.targets, classes=len(best.labels))
+    answers = softmax(np.nan_to_num(logits))
+    write_bytes(out / "curves.png", draw_curves(outcome.rows))
+    write_bytes(out / "confusion.png", draw_confusion(matrix, best.labels))
+    write_bytes(out / "samples.png", draw_samples(validation.images, validation.targets, answers, best.labels))

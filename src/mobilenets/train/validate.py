@@ -1,0 +1,52 @@
+"""How often a bundle is right on a data set: the torch network, float32, as `runtime.validate` does for artifacts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..data import Dataset, SplitName, prepared
+from ..nets import build, load_tensors
+from ..runtime.validate import Validation, match_labels, validation_of
+from .loop import forward_all
+from .machine import pick_device
+
+__all__ = ["bundle_logits", "validate_bundle"]
+
+
+def validate_bundle(
+    bundle: Bundle, dataset: Dataset, *, split: SplitName | None = None, device: str = "auto"
+) -> Validation:
+    """Measure a bundle.
+
+    Args:
+        bundle: the network.
+        dataset: images; its labels may be in another order than the bundle's, and fewer.
+        split: default: the data set's final one, "test" where there is one.
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        UsageError: the data has a class that the bundle lacks; names it. Or no such device.
+        DataError: no such split, or no images in it.
+        CheckError: the network answers with numbers that are not finite.
+    """
+    chosen = dataset.final_split if split is None else split
+    own = match_labels(bundle.labels, dataset.labels)
+    pixels = prepared(dataset, chosen, bundle.preprocess)
+    logits = bundle_logits(bundle, pixels.images, device=device)
+    return validation_of(logits, own[pixels.targets], labels=bundle.labels, data=dataset.name, split=chosen)
+
+
+def bundle_logits(bundle: Bundle, images: NDArray[np.uint8], *, device: str = "auto") -> NDArray[np.float32]:
+    """What the bundle's network says, in float32: logits (N, classes) of prepared images (N, R, R, C).
+
+    Raises:
+        UsageError: no such device.
+    """
+    network = build(bundle.spec)
+    load_tensors(network, bundle.tensors)
+    where = pick_device(device)
+    network = network.to(where).to(memory_format=torch.channels_last)
+    return forward_all(network, images, bundle.preprocess, device=where, dtype=torch.float32)

@@ -1,0 +1,217 @@
+"""From a budget to a plan, with latencies that are given instead of measured."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from mobilenets.arch import CATALOG
+from mobilenets.bench import Latency
+from mobilenets.errors import UnknownNameError, UsageError
+from mobilenets.fit import Budget, LatencyTable, Option, options
+from mobilenets.fit.candidates import ALPHAS, in_order_of_promise, promise
+from mobilenets.fit.plan import candidate_of, make_plan, no_candidate, static_status, timed_status
+from mobilenets.fit.records import LatencyEstimate, RoundResult
+from mobilenets.fit.state import Plan, State
+
+
+def latency_of(ms: float, spread: float = 0.02) -> Latency:
+    return Latency(
+        path="",
+        median_ms=ms,
+        low_ms=ms * (1 - spread),
+        high_ms=ms * (1 + spread),
+        p95_ms=ms * 1.1,
+        min_ms=ms * 0.9,
+        mean_ms=ms,
+        iqr_ms=ms * spread,
+        n=60,
+        runs_per_round=10,
+        warmup_runs=5,
+        lead_runs=1,
+        batch_size=1,
+        threads=1,
+        engine="made up",
+        engine_version="1",
+        round_medians_ms=(ms,) * 6,
+    )
+
+
+class Meter:
+    """Stands in for `bench.measure_all`; knows what an option takes by the name of its spec."""
+
+    def __init__(self, times: dict[str, float]) -> None:
+        self.times = times
+        self.asked: list[str] = []
+
+    def __call__(self, paths, *, threads: int, seconds: float) -> tuple[Latency, ...]:
+        from mobilenets.runtime import read_artifact
+
+        names = [read_artifact(path)[0].spec_name for path in paths]
+        self.asked += names
+        return tuple(latency_of(self.times[name]) for name in names)
+
+
+def choices(**changes) -> tuple[Option, ...]:
+    return options(**{"classes": 10, "native_side": 32, "families": ("mobilenet_v1", "mobilenet_v2"), **changes})
+
+
+def smooth_times(made: tuple[Option, ...], per_million: float = 0.01) -> dict[str, float]:
+    return {o.spec.name: per_million * (o.cost.mult_adds / 1e6) ** 0.9 + 0.05 for o in made}
+
+
+def test_candidates_are_the_product_of_the_choices_biggest_promise_first() -> None:
+    made = choices(precisions=("fp32", "int8"))
+    assert len(made) == 2 * len(ALPHAS) * 2 * 2
+    assert len({(o.spec.digest, o.precision) for o in made}) == len(made)
+    promises = [o.promise for o in made]
+    assert promises == sorted(promises, reverse=True)
+    assert {o.spec.head.classes for o in made} == {10}
+
+
+def test_lower_resolutions_of_small_images_always_cost_less() -> None:
+    for option in choices():
+        if option.spec.resolution == 24:
+            (full,) = [
+                o for o in choices() if (o.family, o.alpha) == (option.family, option.alpha) and o.spec.resolution == 32
+            ]
+            assert option.cost.mult_adds < full.cost.mult_adds
+
+
+def test_photos_get_the_published_resolutions_and_all_their_strides() -> None:
+    made = choices(native_side=None)
+    assert {o.spec.resolution for o in made} == {224, 192, 160, 128, 96}
+    assert {list(o.spec.placed())[-1].reduction for o in made} == {32}
+
+
+def test_an_unknown_family_or_an_empty_choice_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="mobilenet_v2"):
+        choices(families=("mobilenet_v22",))
+    with pytest.raises(UsageError, match="empty choice"):
+        choices(alphas=())
+
+
+@pytest.mark.parametrize("family", sorted(CATALOG))
+def test_promise_rises_with_width_and_resolution_and_meets_the_papers(family: str) -> None:
+    by_alpha = [promise(family, alpha=a, rho=1.0) for a in ALPHAS]
+    assert by_alpha == sorted(by_alpha)
+    assert promise(family, alpha=1.0, rho=0.75) < promise(family, alpha=1.0, rho=1.0)
+    published = {"mobilenet_v1": 70.9, "mobilenet_v2": 71.8, "mobilenet_v3_large": 75.2, "mobilenet_v3_small": 67.5}
+    assert abs(promise(family, alpha=1.0, rho=1.0) - published[family]) < 1.5
+
+
+def test_entrants_come_from_every_family_and_differ_clearly_within_one() -> None:
+    chosen = in_order_of_promise(choices(), most=6)
+    assert {o.family for o in chosen[:2]} == {"mobilenet_v1", "mobilenet_v2"}
+    for family in ("mobilenet_v1", "mobilenet_v2"):
+        costs = sorted(o.cost.mult_adds for o in chosen if o.family == family)
+        assert all(small <= 0.65 * large for small, large in itertools.pairwise(costs))
+
+
+def test_costs_alone_rule_out_what_is_too_large_or_too_heavy() -> None:
+    option = choices()[0]
+    million = option.cost.mult_adds / 1e6
+    assert static_status(option, Budget(mult_adds_m=million + 0.01)) is None
+    assert static_status(option, Budget(mult_adds_m=million - 0.01))[0] == "too many mult-adds"
+    assert static_status(option, Budget(size_mb=option.size_mb * 0.99))[0] == "too large"
+
+
+def test_the_pessimistic_end_of_a_latency_decides() -> None:
+    estimate = LatencyEstimate(median_ms=0.9, low_ms=0.8, high_ms=1.1, how="measured")
+    assert timed_status(estimate, Budget(latency_ms=1.1)) is None
+    assert timed_status(estimate, Budget(latency_ms=1.0))[0] == "too slow"
+
+
+@pytest.mark.parametrize("limits", [{}, {"latency_ms": 0.0}, {"size_mb": -1.0}, {"latency_ms": 1.0, "threads": 0}])
+def test_a_budget_without_a_limit_or_with_an_impossible_one_is_refused(limits: dict) -> None:
+    with pytest.raises(UsageError):
+        Budget(**limits)
+
+
+def test_predictable_latencies_are_measured_in_part_and_the_rest_predicted_well(tmp_path: Path) -> None:
+    made = choices(alphas=(0.25, 0.35, 0.5, 0.6, 0.75, 0.9, 1.0))
+    times = smooth_times(made)
+    meter = Meter(times)
+    table = LatencyTable(threads=1, cache_dir=tmp_path, measure=meter)
+    estimates = table.estimate(made)
+    assert len(meter.asked) < len(made)
+    assert table.predicted == len(made) - len(meter.asked)
+    for option, estimate in estimates.items():
+        assert estimate.low_ms <= times[option.spec.name] * 1.0001
+        assert abs(estimate.median_ms / times[option.spec.name] - 1) < 0.1
+    confirmed = table.confirm(next(o for o, e in estimates.items() if e.how == "predicted"))
+    assert confirmed.how == "measured"
+
+
+def test_unpredictable_latencies_are_all_measured(tmp_path: Path) -> None:
+    made = choices()
+    times = {o.spec.name: 1.0 + (i * 7 % 5) for i, o in enumerate(made)}
+    meter = Meter(times)
+    estimates = LatencyTable(threads=1, cache_dir=tmp_path, measure=meter).estimate(made)
+    assert sorted(meter.asked) == sorted(times)
+    assert all(e.how == "measured" and e.median_ms == times[o.spec.name] for o, e in estimates.items())
+
+
+def test_networks_beyond_the_limit_are_not_measured_once_a_narrower_one_was_too_slow(tmp_path: Path) -> None:
+    made = choices()
+    meter = Meter(smooth_times(made))
+    estimates = LatencyTable(threads=1, cache_dir=tmp_path, measure=meter).estimate(made, limit_ms=0.2)
+    assert len(meter.asked) < len(made) / 2 + 4
+    assert all(e.high_ms > 0.2 for o, e in estimates.items() if o.alpha >= 1.0 and o.family == "mobilenet_v1")
+
+
+def test_measurements_are_kept_by_network_threads_and_machine(tmp_path: Path) -> None:
+    made = choices(alphas=(0.25, 0.5))
+    meter = Meter(smooth_times(made))
+    LatencyTable(threads=1, cache_dir=tmp_path, measure=meter).measure(made)
+    again = LatencyTable(threads=1, cache_dir=tmp_path, measure=Meter({}))
+    again.measure(made)
+    assert again.measured == 0
+    assert again.reused == len(made)
+    other = Meter(meter.times)
+    LatencyTable(threads=2, cache_dir=tmp_path, measure=other).measure(made)
+    assert len(other.asked) == len(made)
+    for file in tmp_path.iterdir():
+        file.write_text("{")
+    mended = Meter(meter.times)
+    LatencyTable(threads=1, cache_dir=tmp_path, measure=mended).measure(made)
+    assert len(mended.asked) == len(made)
+
+
+def test_nothing_that_fits_names_the_nearest_and_what_it_would_take() -> None:
+    made = choices()
+    budget = Budget(latency_ms=0.1)
+    candidates = []
+    for option in made:
+        ms = 0.2 + option.cost.mult_adds / 1e8
+        estimate = LatencyEstimate(median_ms=ms, low_ms=ms, high_ms=ms * 1.05, how="measured")
+        candidates.append(candidate_of(option, latency=estimate, status=timed_status(estimate, budget)))
+    error = no_candidate(candidates, budget)
+    smallest = min(candidates, key=lambda c: c.latency.high_ms)
+    assert smallest.name in str(error)
+    assert "--latency-ms 0.2" in str(error)
+    assert error.exit_code == 1
+
+
+@pytest.mark.parametrize("seconds", [5.0, 60.0, 300.0, 1500.0, 36000.0])
+def test_a_plan_never_spends_more_than_there_is(seconds: float) -> None:
+    made = choices()
+    plan = make_plan(made, {o: i for i, o in enumerate(made)}, seconds=seconds, asked=seconds)
+    spent = sum(count * each for count, each in plan.rounds) + plan.final_seconds
+    assert spent < seconds
+    assert plan.final_seconds > 0.5 * seconds
+    assert [count for count, _ in plan.rounds] == sorted((count for count, _ in plan.rounds), reverse=True)
+
+
+def test_the_better_go_on_and_the_best_wins() -> None:
+    plan = Plan(entrants=(4, 7, 1, 9), rounds=((4, 10.0), (2, 20.0)), final_seconds=100.0)
+    tops = {4: 0.5, 7: 0.7, 1: 0.6, 9: 0.2}
+    results = tuple((c, RoundResult(round=1, seconds=10.0, top1=t)) for c, t in tops.items())
+    state = State(identity="x", plan=plan, results=results)
+    assert state.standing(1) == (4, 7, 1, 9)
+    assert state.standing(2) == (7, 1)
+    second = tuple((c, RoundResult(round=2, seconds=20.0, top1=t)) for c, t in {7: 0.71, 1: 0.8}.items())
+    state = State(identity="x", plan=plan, results=results + second)
+    assert state.standing(3) == (1,)
+    assert state.last_top1(1) == 0.8
+    assert state.last_top1(9) == 0.2
