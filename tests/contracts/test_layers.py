@@ -36,7 +36,9 @@ ALLOWED = {
 }
 FIELD = ("errors", "files", "records", "progress", "metrics", "images", "arch", "runtime", "bench")
 MODULES = sorted(
-    info.name for info in pkgutil.walk_packages([str(ROOT)], prefix="mobilenets.") if not info.name.endswith("worker")
+    info.name
+    for info in pkgutil.walk_packages([str(ROOT)], prefix="mobilenets.")
+    if not info.name.endswith(("worker", "__main__"))  # importing these runs them
 )
 
 

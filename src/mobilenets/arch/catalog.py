@@ -29,7 +29,8 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     }
 )
 
-# TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]; `_sN` at the end: strides turned off for small images, N is the total stride left.
+# TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]. Ours: `_sN` at the end, for small images, where strides are turned off and
+# N is the total stride left.
 _NAME = re.compile(
     r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
 )
