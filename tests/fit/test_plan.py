@@ -196,11 +196,25 @@ def test_nothing_that_fits_names_the_nearest_and_what_it_would_take() -> None:
 @pytest.mark.parametrize("seconds", [5.0, 60.0, 300.0, 1500.0, 36000.0])
 def test_a_plan_never_spends_more_than_there_is(seconds: float) -> None:
     made = choices()
-    plan = make_plan(made, {o: i for i, o in enumerate(made)}, seconds=seconds, asked=seconds)
+    places = {o: i for i, o in enumerate(made)}
+    plan = make_plan(made, places, dict.fromkeys(made, 500.0), train_images=5000, seconds=seconds, asked=seconds)
     spent = sum(count * each for count, each in plan.rounds) + plan.final_seconds
     assert spent < seconds
     assert plan.final_seconds > 0.5 * seconds
     assert [count for count, _ in plan.rounds] == sorted((count for count, _ in plan.rounds), reverse=True)
+
+
+def test_little_time_brings_smaller_networks_into_training() -> None:
+    made = choices()
+    places = {o: i for i, o in enumerate(made)}
+    speeds = {o: 5e9 / o.cost.activations for o in made}
+
+    def entrants(seconds: float) -> list[int]:
+        plan = make_plan(made, places, speeds, train_images=45000, seconds=seconds, asked=seconds)
+        return [made[place].cost.mult_adds for place in plan.entrants]
+
+    assert max(entrants(1500.0)) < max(entrants(1e6))
+    assert max(entrants(1e6)) == max(o.cost.mult_adds for o in made if o.family == "mobilenet_v1")
 
 
 def test_the_better_go_on_and_the_best_wins() -> None:

@@ -29,8 +29,8 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     }
 )
 
-# TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]. Ours: `_sN` at the end, for small images, with strides turned off until N is
-# the total stride.
+# TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]. Ours: `_sN` at the end, for small images, with strides turned off until
+# N is the total stride.
 _NAME = re.compile(
     r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
 )

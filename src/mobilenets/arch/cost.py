@@ -39,6 +39,11 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[LayerCost, ...]
 
     @property
+    def activations(self) -> int:
+        """Elements that all layers read and write for one image: what a memory-bound machine takes its time for."""
+        return sum(entry.activations for entry in self.layers)
+
+    @property
     def size_mb(self) -> float:
         """Float32 weights and statistics, 10^6 bytes."""
         return 4 * (self.parameters + self.norm_statistics) / 1e6

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,17 @@ from ..arch.cost import Cost
 from ..errors import UnknownNameError, UsageError
 from ..records import Precision
 
-__all__ = ["ALPHAS", "Option", "in_order_of_promise", "options", "promise", "resolutions_for"]
+__all__ = ["ALPHAS", "Option", "in_order_of_promise", "options", "promise", "resolutions_for", "within_reach"]
 
 ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3)
 RESOLUTIONS = (224, 192, 160, 128, 96)  # V1 and V2 were published at these
 SMALL_SHARES = (1.0, 0.75)  # of the native side, for images too small for the published resolutions
 INT8_SIZE = 0.27  # of the float32 file: a byte a weight, and the scales
 DISTINCT = 0.65  # two networks of a family are tried side by side only if one has at most this part of the other's cost
+# Thumbnails have no pixels to spare: giving up a quarter of them is taken to cost what it costs at 128 of 224 pixels.
+SMALL_RHO = 128 / 224
+ENOUGH_EPOCHS = 16.0
+HALVING = 6.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def options(
             alpha=alpha,
             precision=precision,
             cost=cost(spec),
-            promise=promise(family, alpha=alpha, rho=side / sides[0]),
+            promise=promise(family, alpha=alpha, rho=side / sides[0] * (1.0 if native_side is None else SMALL_RHO)),
         )
         for family in families
         for alpha in alphas
@@ -120,13 +124,26 @@ def promise(family: str, *, alpha: float, rho: float) -> float:
     return float(_features(alpha, rho) @ weights)
 
 
-def in_order_of_promise(fitting: Sequence[Option], *, most: int) -> tuple[Option, ...]:
-    """Which of the options that fit to train first: the best of each family, then clearly smaller ones of each.
+def within_reach(option: Option, *, epochs: float) -> float:
+    """The promise of an option that is trained for so many epochs only.
+
+    The published accuracies are those of networks trained to their end. Short of ENOUGH_EPOCHS, each halving is
+    taken to cost HALVING points: a rough figure from CIFAR-10 runs (`docs/log.md`), which like the promise only orders.
+    """
+    return option.promise - HALVING * max(0.0, math.log2(ENOUGH_EPOCHS / max(epochs, 1e-9)))
+
+
+def in_order_of_promise(fitting: Mapping[Option, float], *, most: int) -> tuple[Option, ...]:
+    """Which of the options that fit to train first: the best of each family, then clearly others of each.
 
     A network of the same family is passed over while one with nearly its cost is in.
+
+    Args:
+        fitting: options with what they promise.
+        most: how many.
     """
     chosen: list[Option] = []
-    waiting = sorted(fitting, key=lambda option: -option.promise)
+    waiting = sorted(fitting, key=lambda option: -fitting[option])
     while waiting and len(chosen) < most:
         this_turn: set[str] = set()
         for option in list(waiting):

@@ -22,6 +22,7 @@ from .latency import LatencyTable
 from .plan import candidate_of, make_plan, no_candidate, static_status, timed_status
 from .records import Budget, Candidate, FitReport, LatencyEstimate, RoundResult, Status, TrainingRow
 from .report import REPORT_NAME, write_report
+from .speed import training_speeds
 from .state import Clock, Plan, State, open_state, save_state
 
 __all__ = ["fit"]
@@ -137,13 +138,22 @@ class _Fit:
             estimates = table.estimate(small_enough, limit_ms=self.budget.latency_ms)
             statuses |= {option: timed_status(estimates[option], self.budget) for option in small_enough}
         places = {option: place for place, option in enumerate(choices)}
+        speeds: dict[Option, float] = {}
         while True:
             fitting = [option for option in choices if statuses[option] is None]
             candidates = tuple(candidate_of(o, latency=estimates.get(o), status=statuses[o]) for o in choices)
             if not fitting:
                 self.keep(candidates=candidates, latency_note=table.note())
                 raise no_candidate(candidates, self.budget)
-            plan = make_plan(fitting, places, seconds=self.asked_seconds - self.clock.seconds, asked=self.asked_seconds)
+            speeds = speeds or training_speeds(fitting, self.recipe, device=self.device)
+            plan = make_plan(
+                fitting,
+                places,
+                speeds,
+                train_images=len(self.dataset.split("train")),
+                seconds=self.asked_seconds - self.clock.seconds,
+                asked=self.asked_seconds,
+            )
             # A prediction may bring nobody into training: who enters is measured first.
             guessed = [choices[place] for place in plan.entrants if _predicted(candidates[place])]
             if not guessed:

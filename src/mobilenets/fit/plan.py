@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..errors import BudgetError
-from .candidates import Option, in_order_of_promise
+from .candidates import Option, in_order_of_promise, within_reach
 from .records import Budget, Candidate, LatencyEstimate, Status
 from .state import Plan
 
@@ -57,19 +57,31 @@ def candidate_of(
     )
 
 
-def make_plan(fitting: Sequence[Option], places: Mapping[Option, int], *, seconds: float, asked: float) -> Plan:
+def make_plan(
+    fitting: Sequence[Option],
+    places: Mapping[Option, int],
+    speeds: Mapping[Option, float],
+    *,
+    train_images: int,
+    seconds: float,
+    asked: float,
+) -> Plan:
     """Successive halving (Jamieson and Talwalkar 2016): many for a short time, the better ones for longer.
 
     Args:
         fitting: options that keep the budget, measured or predicted.
         places: index of each among the candidates.
+        speeds: training images per second of each.
+        train_images: in an epoch.
         seconds: that are left.
         asked: that the whole fit may take.
     """
     left = max(1.0, seconds - min(RESERVE_SECONDS, RESERVE_SHARE * asked))
     search = SEARCH_SHARE * left
     most = min(MOST_ENTRANTS, max(1, round(math.sqrt(search / SEARCH_UNIT))))
-    entrants = in_order_of_promise(fitting, most=most)
+    final = (1 - SEARCH_SHARE) * left
+    promises = {o: within_reach(o, epochs=final * speeds[o] / train_images) for o in fitting}
+    entrants = in_order_of_promise(promises, most=most)
     count = len(entrants)
     rounds: list[tuple[int, float]] = []
     if count > 3:
