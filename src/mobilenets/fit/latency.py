@@ -91,9 +91,9 @@ class LatencyTable:
 
         Within a family, resolution and precision, wider networks are measured only while narrower ones keep
         `limit_ms`; what lies beyond is extrapolated and told apart by `how`. Between measured ones, latency is
-        interpolated, if that is proven: leaving each measured one out and predicting it from its neighbours is never
-        wrong by more than ACCURATE. Otherwise everything up to the limit is measured. Predictions carry twice the
-        worst such error as their interval, and are to be confirmed before anything depends on them.
+        interpolated over the width, if that is proven: leaving each measured one out and predicting it from the others
+        is never wrong by more than ACCURATE. Otherwise everything up to the limit is measured. Predictions carry twice
+        the worst such error as their interval, and are to be confirmed before anything depends on them.
         """
         lines: dict[tuple[str, int, str], list[Option]] = {}
         for option in sorted(options, key=lambda o: o.cost.mult_adds):
@@ -176,13 +176,15 @@ class LatencyTable:
         )
 
     def _interpolated(self, known: Sequence[Option], option: Option) -> float:
-        # Straight lines between logarithms: a network of n times the products takes about n^p times as long.
-        xs = [math.log(o.cost.mult_adds) for o in known]
-        ys = [math.log(self._known[_key(o)].median_ms) for o in known]
-        x = math.log(option.cost.mult_adds)
-        if x > xs[-1]:  # beyond the widest measured one, time grows at most in proportion
-            return float(np.exp(ys[-1] + (x - xs[-1])))
-        return float(np.exp(np.interp(x, xs, ys)))
+        # Pointwise products grow with the square of the width, activations and depthwise products with the width, the
+        # rest not at all: a parabola over the width, for which the root of the mult-adds stands, rounding included.
+        xs = np.sqrt([o.cost.mult_adds for o in known])
+        ys = np.array([self._known[_key(o)].median_ms for o in known])
+        x = math.sqrt(option.cost.mult_adds)
+        if x > xs[-1] or len(known) < 3:  # beyond the widest measured one, time grows at most in proportion
+            nearest = int(np.abs(xs - x).argmin())
+            return float(ys[nearest] * (x / xs[nearest]) ** 2)
+        return float(np.polyval(np.polyfit(xs, ys, 2, w=1 / ys), x))
 
 
 def of_measured(latency: Latency) -> LatencyEstimate:
