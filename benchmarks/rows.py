@@ -1,0 +1,18 @@
+"""Rows of results: one JSON line each, with where they were measured."""
+
+import json
+from pathlib import Path
+
+from mobilenets.records import Environment, to_json
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("mobilenets", "torch", "onnxruntime", "numpy", "pillow", "click")
+
+
+def append(name: str, row: dict) -> None:
+    """Print a row and append it to `results/NAME.jsonl`."""
+    whole = {**row, "environment": to_json(Environment.capture(packages=PACKAGES))}
+    print(json.dumps(whole, indent=2))
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(whole) + "\n")

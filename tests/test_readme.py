@@ -1,0 +1,56 @@
+"""What README tells a person to type is understood, and what it says comes out does."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mobilenets.cli.main import VERBS
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for path in TEXTS for block in blocks(path.read_text(), "console") for line in block.splitlines()]
+    return [line[2:].split("  #")[0].strip() for line in lines if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if c.startswith("mobilenets ")])
+def test_a_command_is_understood(line: str) -> None:
+    _, verb, *arguments = shlex.split(line, comments=True)
+    module, _ = VERBS[verb]
+    command = importlib.import_module(f"mobilenets.cli.{module}").command
+    command.make_context(verb, arguments)
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if c.startswith("scripts/")])
+def test_a_script_is_there_and_can_be_run(line: str) -> None:
+    script = ROOT / line.split()[0]
+    assert script.stat().st_mode & 0o111
+
+
+def test_the_library_snippet_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = [block for block in blocks((ROOT / "README.md").read_text(), "python") if "cost(spec)" in block]
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == snippet.split("# ")[-1].strip()
+
+
+def test_the_field_snippet_names_what_the_field_has() -> None:
+    (snippet,) = [block for block in blocks((ROOT / "README.md").read_text(), "python") if "open_artifact" in block]
+    compile(snippet, "README.md", "exec")
+    runtime = importlib.import_module("mobilenets.runtime")
+    (names,) = re.findall(r"from mobilenets.runtime import (.*)", snippet)
+    assert all(hasattr(runtime, name.strip()) for name in names.split(","))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
