@@ -2,8 +2,8 @@
 
 python benchmarks/fit_cifar10.py CIFAR_FOLDER [OUT]
 
-CIFAR_FOLDER has train/ and test/ with one folder of images per class. What was found is timed again in a new process. With an
-OUT that holds a finished fit of the same command, only that is done.
+CIFAR_FOLDER has train/ and test/ with one folder of images per class. What was found is timed again in a new process.
+With an OUT that holds a finished fit of the same command, only that is done.
 """
 
 import json

@@ -24,6 +24,7 @@ from .records import Accuracy, Budget, Delivered, Mistake
 
 __all__ = ["Delivery", "deliver"]
 
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 BENCH_SECONDS = 3.0
 TRIES = 3  # at a quiet moment: other work on the machine only ever makes a network look slower
 MOST_MISTAKES = 24
@@ -43,7 +44,6 @@ def deliver(
     dataset: Dataset,
     budget: Budget,
     *,
-    precisions: Sequence[Precision],
     out: Path,
     validation: Pixels,
     test: Pixels | None,
@@ -56,8 +56,7 @@ def deliver(
         bundle: the trained network.
         dataset: whose training images calibrate int8.
         budget: to keep, measured on the files themselves.
-        precisions: that must be tried; int8 is tried in any case.
-        out: the folder of the fit.
+        out: the folder of the fit; artifacts in it, of a network that was refused before, are removed.
         validation: prepared images for the gates.
         test: prepared images for the final numbers; None: they are on the validation images.
 
@@ -68,6 +67,8 @@ def deliver(
     gate = gate_images(validation, on="val")
     made: dict[Precision, Artifact] = {}
     refused: list[str] = []
+    for precision in PRECISIONS:
+        shutil.rmtree(out / precision, ignore_errors=True)
     say("exporting: fp32")
     made["fp32"] = export(bundle, out / "fp32", images=gate)
     say(describe(made["fp32"]))
@@ -95,14 +96,12 @@ def deliver(
         trouble = _over_budget(artifact, latency, budget)
         if trouble:
             refused.append(f"{precision}: {trouble}")
+            shutil.rmtree(out / precision)
             say(f"{precision} is not delivered: {trouble}")
             continue
         evaluation = evaluate(open_artifact(out / precision, threads=budget.threads), judged.images, judged.targets)
         drop = next(g.value for g in artifact.gates if g.name == "accuracy_drop")
         kept.append((drop, _delivered(precision, artifact, latency, evaluation, split=split), evaluation))
-    for precision in made:
-        if precision not in [delivered.precision for _, delivered, _ in kept] and precision not in precisions[:1]:
-            shutil.rmtree(out / precision, ignore_errors=True)
     if not kept:
         raise BudgetError(
             f"{bundle.spec.name} as exported does not keep the budget: {'; '.join(refused)}",

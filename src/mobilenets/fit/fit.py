@@ -9,7 +9,7 @@ import msgspec
 
 from ..arch import CATALOG, ArchSpec, find, with_classes
 from ..bundle import Bundle, read_bundle
-from ..data import Dataset, Pixels, SplitName, Store, prepared, store
+from ..data import Dataset, Pixels, ScanSummary, SplitName, Store, prepared, store
 from ..errors import BudgetError, GateError, UsageError
 from ..files import digest_of
 from ..progress import say
@@ -105,6 +105,7 @@ class _Fit:
         self.clock = Clock(0.0)
         self._pixels: dict[tuple[SplitName, int], Pixels] = {}
         self._stores: dict[int, Store] = {}
+        self._told = 0  # problems with images
 
     def open(self, asked: list[object]) -> None:
         """Begin, or go on with what the folder holds."""
@@ -134,7 +135,7 @@ class _Fit:
         small_enough = [option for option, status in statuses.items() if status is None]
         estimates: dict[Option, LatencyEstimate] = {}
         if self.budget.latency_ms is not None and small_enough:
-            say(f"{len(small_enough)} of {len(choices)} networks are small enough; timing them here")
+            say(f"timing networks on this machine: {len(small_enough)} of {len(choices)} keep the budget so far")
             estimates = table.estimate(small_enough, limit_ms=self.budget.latency_ms)
             statuses |= {option: timed_status(estimates[option], self.budget) for option in small_enough}
         places = {option: place for place, option in enumerate(choices)}
@@ -197,7 +198,7 @@ class _Fit:
             if bundle is None:
                 continue
             try:
-                delivery = self._deliver(bundle, self.state.candidates[place], side)
+                delivery = self._deliver(bundle, side)
             except (BudgetError, GateError) as error:
                 refusals[place] = error.got
                 say(f"{self.state.candidates[place].name} is out: {error.got}")
@@ -218,10 +219,11 @@ class _Fit:
         candidate = self.state.candidates[place]
         spec = with_classes(find(candidate.name), len(self.dataset.labels))
         preprocess = preprocess_for(spec, native_side=side)
-        validation = self._prepared("val", preprocess)
+        validation, stored = self._prepared("val", preprocess), self._stored(spec, preprocess, side)
+        self._tell_problems()
         outcome = train(
             self._taught(place, before=stage) or spec,  # it goes on from what its rounds have taught it
-            self._stored(spec, preprocess, side),
+            stored,
             EvalPixels(validation.images, validation.targets),
             msgspec.structs.replace(self.recipe, seconds=seconds, epochs=None),
             labels=self.dataset.labels,
@@ -234,7 +236,8 @@ class _Fit:
         )
         self.keep()
         if not outcome.finished:
-            raise KeyboardInterrupt  # the checkpoint is written; the same command goes on from it
+            say("stopped; the work is kept, and the same command goes on from here")
+            raise KeyboardInterrupt
         return outcome
 
     def _folder(self, place: int, stage: str) -> Path:
@@ -248,13 +251,12 @@ class _Fit:
                 return read_bundle(self._folder(place, f"round{number}") / "last")
         return None
 
-    def _deliver(self, bundle: Bundle, candidate: Candidate, side: int | None) -> Delivery:
+    def _deliver(self, bundle: Bundle, side: int | None) -> Delivery:
         preprocess = preprocess_for(bundle.spec, native_side=side)
         return deliver(
             bundle,
             self.dataset,
             self.budget,
-            precisions=(candidate.precision,),
             out=self.out,
             validation=self._prepared("val", preprocess),
             test=self._prepared("test", preprocess) if "test" in self.dataset.splits else None,
@@ -271,6 +273,17 @@ class _Fit:
         if kept not in self._stores:
             self._stores[kept] = store(self.dataset, "train", side=kept, channels=preprocess.channels)
         return self._stores[kept]
+
+    def _summary(self) -> ScanSummary:
+        """What was found in the images, on opening and on decoding."""
+        caches: list[Pixels | Store] = [*self._pixels.values(), *self._stores.values()]
+        return self.dataset.summary.with_problems(p for cache in caches for p in cache.problems)
+
+    def _tell_problems(self) -> None:
+        summary = self._summary()
+        if len(summary.problems) > self._told:
+            self._told = len(summary.problems)
+            say(summary.describe())
 
     def _fates(self, chosen: int, refusals: dict[int, str]) -> tuple[Candidate, ...]:
         """The candidates with what became of those that were trained."""
@@ -291,8 +304,7 @@ class _Fit:
     def _report(
         self, chosen: int, refusals: dict[int, str], delivery: Delivery, outcome: Outcome, *, command: str
     ) -> FitReport:
-        caches: list[Pixels | Store] = [*self._pixels.values(), *self._stores.values()]
-        summary = self.dataset.summary.with_problems(p for cache in caches for p in cache.problems)
+        summary = self._summary()
         return FitReport(
             command=command,
             data=self.dataset.name,
