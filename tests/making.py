@@ -22,7 +22,7 @@ def settled_bundle(spec: ArchSpec) -> Bundle:
     torch.manual_seed(5)
     network = build(spec)
     for part in network.modules():
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.momentum = 1.0
             part.weight.data.uniform_(0.5, 1.5)
             part.bias.data.normal_(0, 0.1)

@@ -15,9 +15,12 @@ import pytest
 from PIL import Image
 
 from mobilenets import images
+from mobilenets.arch import compose
 from mobilenets.data import Dataset, Pixels, Store, open_folder, prepared, store
 from mobilenets.errors import DataError
 from mobilenets.records import Preprocess, to_json
+from mobilenets.train import Recipe
+from mobilenets.train.run import train_run
 
 MakeFolder = Callable[[Mapping[str, int]], Path]
 SMALL = Preprocess(resolution=16)
@@ -170,3 +173,20 @@ def test_real_photos_go_through_folder_and_cache(shared_data: Path, tmp_path: Pa
     kept = store(dataset, "train", side=128, channels=3, cache_dir=tmp_path / "cache")
     assert len(kept) == 5
     assert (kept.sizes.min(axis=1) <= 128).all()
+
+
+def test_a_folder_with_bad_files_trains_and_tells_of_each(
+    odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = open_folder(odd)
+    outcome = train_run(
+        compose("mobilenet_v2", alpha=0.1, resolution=16, stride="small", classes=2),
+        dataset,
+        Recipe(epochs=1.0, batch_size=8, precision="fp32"),
+        out=tmp_path / "run",
+        device="cpu",
+    )
+    assert outcome.finished
+    said = capsys.readouterr().err
+    for kind in ("left out", "used", "truncated", "CMYK"):
+        assert kind in said

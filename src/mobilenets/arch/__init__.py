@@ -13,17 +13,20 @@ from .knobs import (
     with_width,
 )
 from .published import Fact, facts
-from .rows import BottleneckRow, ConvRow, Layer, Row, SeparableRow
+from .recount import Check, verify
+from .rows import BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
 from .spec import ArchSpec, ClassifierHead, Norm, PlacedRow
 
 __all__ = [
     "CATALOG",
     "ArchSpec",
     "BottleneckRow",
+    "Check",
     "ClassifierHead",
     "ConvRow",
     "Cost",
     "Fact",
+    "FusedRow",
     "Layer",
     "LayerCost",
     "NameParts",
@@ -32,6 +35,7 @@ __all__ = [
     "Row",
     "SeparableRow",
     "TypeCost",
+    "UniversalRow",
     "compose",
     "cost",
     "facts",
@@ -42,6 +46,7 @@ __all__ = [
     "make_divisible",
     "shallow",
     "split_name",
+    "verify",
     "with_channels",
     "with_classes",
     "with_resolution",

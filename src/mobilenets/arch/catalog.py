@@ -17,6 +17,7 @@ from .spec import ArchSpec
 from .v1 import mobilenet_v1
 from .v2 import mobilenet_v2
 from .v3 import mobilenet_v3_large, mobilenet_v3_small
+from .v4 import mobilenet_v4_conv_large, mobilenet_v4_conv_medium, mobilenet_v4_conv_small
 
 __all__ = ["CATALOG", "NameParts", "compose", "find", "load_spec", "split_name"]
 
@@ -26,6 +27,9 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
         "mobilenet_v2": mobilenet_v2,
         "mobilenet_v3_large": mobilenet_v3_large,
         "mobilenet_v3_small": mobilenet_v3_small,
+        "mobilenet_v4_conv_small": mobilenet_v4_conv_small,
+        "mobilenet_v4_conv_medium": mobilenet_v4_conv_medium,
+        "mobilenet_v4_conv_large": mobilenet_v4_conv_large,
     }
 )
 
@@ -35,7 +39,7 @@ _NAME = re.compile(
     r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
 )
 # timm: mobilenetv2_035; the number is 100 x alpha.
-_TIMM = re.compile(r"mobilenetv(?P<version>1|2|3_large|3_small)_(?P<percent>\d{3})")
+_TIMM = re.compile(r"mobilenetv(?P<version>1|2|3_large|3_small|4_conv_(?:small|medium|large))(?:_(?P<percent>\d{3}))?")
 _PREFIXES = ("google/", "timm/", "torchvision/", "timm:", "torchvision:")
 
 
@@ -65,7 +69,7 @@ def find(name: str) -> ArchSpec:
     for prefix in _PREFIXES:
         plain = plain.removeprefix(prefix)
     if timm := _TIMM.fullmatch(plain):
-        return _find_timm(f"mobilenet_v{timm['version']}", int(timm["percent"]))
+        return _find_timm(f"mobilenet_v{timm['version']}", int(timm["percent"] or 100))
     parts = split_name(plain)
     if parts is None:
         raise UnknownNameError("model", name, known=CATALOG)
@@ -148,7 +152,7 @@ def load_spec(path: Path) -> ArchSpec:
 
 def _find_timm(base: str, percent: int) -> ArchSpec:
     alpha = percent / 100
-    if base.startswith("mobilenet_v3") and alpha < 0.75:  # timm keeps the stem's 16 channels there; the paper does not
+    if base.startswith(("mobilenet_v3", "mobilenet_v4")) and alpha < 0.75:  # timm keeps the stem's channels there
         spec = CATALOG[base]()
         stem = msgspec.structs.replace(spec.rows[0], scaling="widen")
         narrowed = with_width(msgspec.structs.replace(spec, rows=(stem, *spec.rows[1:])), alpha)

@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from ..errors import SpecError
-from .rows import BottleneckRow, ConvRow, Row, Scaling, SeparableRow
+from .rows import BottleneckRow, ConvRow, FusedRow, Row, Scaling, SeparableRow, UniversalRow
 from .spec import ArchSpec, Rounding
 
 __all__ = [
@@ -90,6 +90,9 @@ def with_width(spec: ArchSpec, alpha: float) -> ArchSpec:
                 as_in_paper = squeezed == squeezed_width(before)
                 squeezed = squeezed_width(width) if as_in_paper else make_divisible(squeezed * width / before)
             rows.append(msgspec.structs.replace(row, out=out, expanded=expanded, squeezed=squeezed))
+        elif isinstance(row, FusedRow | UniversalRow):
+            expanded = round_width(inputs * row.expanded / placed.in_channels, spec.rounding)
+            rows.append(msgspec.structs.replace(row, out=out, expanded=expanded))
         else:
             rows.append(msgspec.structs.replace(row, out=out))
         inputs = out

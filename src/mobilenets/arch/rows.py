@@ -13,7 +13,18 @@ import msgspec
 
 from ..errors import SpecError
 
-__all__ = ["Activation", "BottleneckRow", "ConvRow", "Layer", "LayerKind", "Row", "Scaling", "SeparableRow"]
+__all__ = [
+    "Activation",
+    "BottleneckRow",
+    "ConvRow",
+    "FusedRow",
+    "Layer",
+    "LayerKind",
+    "Row",
+    "Scaling",
+    "SeparableRow",
+    "UniversalRow",
+]
 
 Activation = Literal["relu", "relu6", "hard_swish", "none"]
 LayerKind = Literal["conv", "depthwise", "pointwise", "linear"]
@@ -157,12 +168,81 @@ class BottleneckRow(msgspec.Struct, frozen=True, kw_only=True, tag="bottleneck",
         return self.stride == 1 and in_channels == self.out
 
 
-Row: TypeAlias = ConvRow | SeparableRow | BottleneckRow
+class FusedRow(msgspec.Struct, frozen=True, kw_only=True, tag="fused", forbid_unknown_fields=True):
+    """Fused inverted bottleneck (V4 section 3): a full convolution expands, a pointwise one projects, linearly."""
+
+    out: int
+    expanded: int
+    kernel: int = 3
+    stride: int = 1
+    act: Activation = "relu"
+    scaling: Scaling = "width"
+
+    def __post_init__(self) -> None:
+        _check("fused", out=self.out, kernel=self.kernel, stride=self.stride, expanded=self.expanded)
+
+    def layers(self, in_channels: int) -> tuple[Layer, ...]:
+        """The layers of this row for an input of `in_channels`."""
+        expand = Layer(
+            name="expand",
+            kind="conv",
+            in_channels=in_channels,
+            out_channels=self.expanded,
+            kernel=self.kernel,
+            stride=self.stride,
+        )
+        return expand, _pointwise("project", self.expanded, self.out)
+
+    def residual(self, in_channels: int) -> bool:
+        """Whether the input is added to the output."""
+        return self.stride == 1 and in_channels == self.out
 
 
-def _depthwise(channels: int, *, kernel: int, stride: int) -> Layer:
+class UniversalRow(msgspec.Struct, frozen=True, kw_only=True, tag="universal", forbid_unknown_fields=True):
+    """Universal inverted bottleneck (V4 section 3, Figure 4).
+
+    [Depthwise `start_kernel`], expand 1x1, [depthwise `middle_kernel`], project 1x1. The expansion and the middle
+    activate; the start and the projection do not. The stride is the middle's where there is one, else the start's.
+    With the middle only it is V2's block, with the start only ConvNeXt's, with none a feed-forward network.
+    """
+
+    out: int
+    expanded: int
+    start_kernel: int | None = None  # None: no depthwise convolution before the expansion
+    middle_kernel: int | None = None  # None: none behind it
+    stride: int = 1
+    act: Activation = "relu"
+    scaling: Scaling = "width"
+
+    def __post_init__(self) -> None:
+        _check("universal", out=self.out, kernel=self.start_kernel or 1, stride=self.stride, expanded=self.expanded)
+        _check("universal", out=self.out, kernel=self.middle_kernel or 1, stride=self.stride, expanded=self.expanded)
+        if self.stride > 1 and self.start_kernel is None and self.middle_kernel is None:
+            raise _row_error("universal", "stride", self.stride, "1 where there is no depthwise convolution")
+
+    def layers(self, in_channels: int) -> tuple[Layer, ...]:
+        """The layers of this row for an input of `in_channels`."""
+        layers: list[Layer] = []
+        if self.start_kernel is not None:
+            stride = 1 if self.middle_kernel is not None else self.stride
+            layers.append(_depthwise(in_channels, kernel=self.start_kernel, stride=stride, name="start"))
+        layers.append(_pointwise("expand", in_channels, self.expanded))
+        if self.middle_kernel is not None:
+            layers.append(_depthwise(self.expanded, kernel=self.middle_kernel, stride=self.stride, name="middle"))
+        layers.append(_pointwise("project", self.expanded, self.out))
+        return tuple(layers)
+
+    def residual(self, in_channels: int) -> bool:
+        """Whether the input is added to the output."""
+        return self.stride == 1 and in_channels == self.out
+
+
+Row: TypeAlias = ConvRow | SeparableRow | BottleneckRow | FusedRow | UniversalRow
+
+
+def _depthwise(channels: int, *, kernel: int, stride: int, name: str = "depthwise") -> Layer:
     return Layer(
-        name="depthwise",
+        name=name,
         kind="depthwise",
         in_channels=channels,
         out_channels=channels,
@@ -176,7 +256,9 @@ def _pointwise(name: str, in_channels: int, out_channels: int) -> Layer:
     return Layer(name=name, kind="pointwise", in_channels=in_channels, out_channels=out_channels)
 
 
-def _check(row: str, *, out: int, kernel: int, stride: int) -> None:
+def _check(row: str, *, out: int, kernel: int, stride: int, expanded: int = 1) -> None:
+    if expanded < 1:
+        raise _row_error(row, "expanded", expanded, "at least 1 channel")
     if out < 1:
         raise _row_error(row, "out", out, "at least 1 channel")
     if kernel < 1 or kernel % 2 == 0:

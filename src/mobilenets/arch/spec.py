@@ -25,10 +25,14 @@ class Norm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ClassifierHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Global average pooling, [a hidden layer with bias and no norm (V3 section 5.1)], dropout, a linear layer."""
+    """Global average pooling, [a hidden layer], dropout, a linear layer.
+
+    The hidden layer has a bias and no norm (V3 section 5.1), or a norm and no bias (V4, as released).
+    """
 
     classes: int
     hidden: int | None = None
+    hidden_norm: bool = False
     act: Activation = "none"  # after the hidden layer
     dropout: float = 0.2
 
@@ -50,14 +54,15 @@ class ClassifierHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         for name, out in (("hidden", self.hidden), ("classifier", self.classes)):
             if out is None:
                 continue
+            norm = name == "hidden" and self.hidden_norm
             layers.append(
                 Layer(
                     name=name,
                     kind="linear",
                     in_channels=width,
                     out_channels=out,
-                    bias=True,
-                    norm=False,
+                    bias=not norm,
+                    norm=norm,
                     on="vector",
                 )
             )

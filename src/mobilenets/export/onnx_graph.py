@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arch.rows import Activation, BottleneckRow, ConvRow, Layer, SeparableRow
+from ..arch.rows import Activation, BottleneckRow, ConvRow, FusedRow, Layer, SeparableRow, UniversalRow
 from ..arch.spec import ArchSpec, PlacedRow
 from ..bundle import Tensors
 from ..errors import FileFormatError, MissingExtraError, SpecError
@@ -73,7 +73,7 @@ class Graph:
             act: behind the convolution.
             bare: the tensors lie at `at` itself, as those of squeeze-and-excite do.
         """
-        weight, bias = self._folded(at if bare else f"{at}.conv", f"{at}.norm" if layer.norm else None, layer)
+        weight, bias = self.folded(at if bare else f"{at}.conv", f"{at}.norm" if layer.norm else None, layer)
         before, after = self._pads(layer, size)
         output = self.add(
             "Conv",
@@ -108,14 +108,15 @@ class Graph:
             f"activation is {act!r}", wanted="relu, relu6, hard_swish or none", do="correct act in the spec"
         )
 
-    def _folded(self, conv: str, norm: str | None, layer: Layer) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def folded(self, conv: str, norm: str | None, layer: Layer) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weight and bias of a layer with the norm behind it folded in (Jacob et al. 2018, section 3.2), in float64."""
         weight = self.tensor(f"{conv}.weight").astype(np.float64)
         bias = self.tensor(f"{conv}.bias").astype(np.float64) if layer.bias else np.zeros(layer.out_channels)
         if norm is not None:
             scale = self.tensor(f"{norm}.weight") / np.sqrt(
                 self.tensor(f"{norm}.running_var").astype(np.float64) + self.spec.norm.eps
             )
-            weight *= scale[:, None, None, None]
+            weight *= scale.reshape(-1, *[1] * (weight.ndim - 1))
             bias = (bias - self.tensor(f"{norm}.running_mean")) * scale + self.tensor(f"{norm}.bias")
         return weight.astype(np.float32), bias.astype(np.float32)
 
@@ -201,15 +202,35 @@ def _head(graph: Graph, value: str) -> None:
     for layer in layers:
         at = f"head.{layer.name}"
         last = layer is layers[-1]
+        weight, bias = graph.folded(at, "head.norm" if layer.norm else None, layer)
         value = graph.add(
             "Gemm",
             value,
-            graph.constant(f"{at}.weight", graph.tensor(f"{at}.weight")),
-            graph.constant(f"{at}.bias", graph.tensor(f"{at}.bias")),
+            graph.constant(f"{at}.weight", weight),
+            graph.constant(f"{at}.bias", bias),
             name=OUTPUT_NAME if last else at,
             transB=1,
         )
         value = value if last else graph.activate(value, graph.spec.head.act)
+
+
+def _fused_row(graph: Graph, value: str, placed: PlacedRow) -> str:
+    row: FusedRow = placed.row  # type: ignore[assignment]
+    expand, project = row.layers(placed.in_channels)
+    at = f"rows.{placed.index}"
+    block = graph.conv(value, expand, at=f"{at}.expand", size=placed.in_size, act=row.act)
+    block = graph.conv(block, project, at=f"{at}.project", size=placed.out_size, act="none")
+    return graph.add("Add", value, block, name=f"{at}.sum") if row.residual(placed.in_channels) else block
+
+
+def _universal_row(graph: Graph, value: str, placed: PlacedRow) -> str:
+    row: UniversalRow = placed.row  # type: ignore[assignment]
+    at, block, size = f"rows.{placed.index}", value, placed.in_size
+    for layer in row.layers(placed.in_channels):
+        act = row.act if layer.name in ("expand", "middle") else "none"
+        block = graph.conv(block, layer, at=f"{at}.{layer.name}", size=size, act=act)
+        size = -(-size // layer.stride)
+    return graph.add("Add", value, block, name=f"{at}.sum") if row.residual(placed.in_channels) else block
 
 
 EMITTERS: Mapping[type[Any], Callable[[Graph, str, PlacedRow], str]] = MappingProxyType(
@@ -217,6 +238,8 @@ EMITTERS: Mapping[type[Any], Callable[[Graph, str, PlacedRow], str]] = MappingPr
         ConvRow: _conv_row,
         SeparableRow: _separable_row,
         BottleneckRow: _bottleneck_row,
+        FusedRow: _fused_row,
+        UniversalRow: _universal_row,
     }
 )
 

@@ -1,9 +1,20 @@
 """The main job: the best network within a budget, with proof."""
 
-from .candidates import ALPHAS, Option, options
+from .candidates import ALPHAS, FAMILIES, Option, options
 from .fit import fit
 from .latency import LatencyTable
 from .records import Budget, Candidate, FitReport
 from .summary import summary_text
 
-__all__ = ["ALPHAS", "Budget", "Candidate", "FitReport", "LatencyTable", "Option", "fit", "options", "summary_text"]
+__all__ = [
+    "ALPHAS",
+    "FAMILIES",
+    "Budget",
+    "Candidate",
+    "FitReport",
+    "LatencyTable",
+    "Option",
+    "fit",
+    "options",
+    "summary_text",
+]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..arch import CATALOG, ArchSpec, find, with_classes
+from ..arch import ArchSpec, find, with_classes
 from ..bundle import Bundle, read_bundle
 from ..data import Dataset, Pixels, ScanSummary, SplitName, Store, prepared, store
 from ..errors import BudgetError, GateError, UsageError
@@ -16,7 +16,7 @@ from ..progress import say
 from ..records import Environment, Precision, Preprocess, read_record, to_json
 from ..train import EvalPixels, Outcome, Recipe, train
 from ..train.choose import native_side, preprocess_for, recipe_for, store_side
-from .candidates import ALPHAS, Option, options
+from .candidates import ALPHAS, FAMILIES, Option, options
 from .deliver import Delivery, deliver
 from .latency import LatencyTable
 from .plan import candidate_of, make_plan, no_candidate, static_status, timed_status
@@ -36,7 +36,7 @@ def fit(
     *,
     out: Path,
     seconds: float = 1800.0,
-    families: Sequence[str] = tuple(CATALOG),
+    families: Sequence[str] = FAMILIES,
     alphas: Sequence[float] = ALPHAS,
     resolutions: Sequence[int] | None = None,
     precisions: Sequence[Precision] = ("fp32",),

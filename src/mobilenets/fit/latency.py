@@ -207,7 +207,7 @@ def untrained_bundle(spec: ArchSpec) -> Bundle:
             else:
                 tensors |= _layer_tensors(f"rows.{placed.index}.{layer.name}", layer, rng, bare=False)
     for layer in spec.head.layers(spec.out_channels):
-        tensors |= _layer_tensors(f"head.{layer.name}", layer, rng, bare=True)
+        tensors |= _layer_tensors(f"head.{layer.name}", layer, rng, bare=True, norm_at="head.norm")
     return Bundle(
         spec=spec,
         task="classify",
@@ -218,7 +218,9 @@ def untrained_bundle(spec: ArchSpec) -> Bundle:
     )
 
 
-def _layer_tensors(at: str, layer: Layer, rng: np.random.Generator, *, bare: bool) -> dict[str, NDArray[np.float32]]:
+def _layer_tensors(
+    at: str, layer: Layer, rng: np.random.Generator, *, bare: bool, norm_at: str | None = None
+) -> dict[str, NDArray[np.float32]]:
     conv = at if bare else f"{at}.conv"
     shape: tuple[int, ...] = (layer.out_channels, layer.in_channels // layer.groups)
     if layer.kind != "linear":
@@ -229,7 +231,7 @@ def _layer_tensors(at: str, layer: Layer, rng: np.random.Generator, *, bare: boo
         made[f"{conv}.bias"] = np.zeros(layer.out_channels, np.float32)
     if layer.norm:
         for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
-            made[f"{at}.norm.{name}"] = np.full(layer.out_channels, value, np.float32)
+            made[f"{norm_at or f'{at}.norm'}.{name}"] = np.full(layer.out_channels, value, np.float32)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from .builders import BUILDERS, build_row
 from .depthwise import DepthwiseConv2d, depthwise_conv2d
-from .network import Network, build, fold_norms, load_tensors, tensors_of
+from .network import Network, build, load_tensors, tensors_of
 
 __all__ = [
     "BUILDERS",
@@ -11,7 +11,6 @@ __all__ = [
     "build",
     "build_row",
     "depthwise_conv2d",
-    "fold_norms",
     "load_tensors",
     "tensors_of",
 ]

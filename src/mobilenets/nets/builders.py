@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arch.rows import Activation, BottleneckRow, ConvRow, Layer, Row, SeparableRow
+from ..arch.rows import Activation, BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
 from ..arch.spec import Norm, Padding
 from ..errors import SpecError
 from .depthwise import DepthwiseConv2d
@@ -159,11 +159,47 @@ class BottleneckRowModule(nn.Module):
         return inputs + outputs if self.residual else outputs
 
 
+class FusedRowModule(nn.Module):
+    """A `FusedRow` (V4 section 3)."""
+
+    def __init__(self, row: FusedRow, in_channels: int, *, norm: Norm, padding: Padding) -> None:
+        super().__init__()
+        expand, project = row.layers(in_channels)
+        self.residual = row.residual(in_channels)
+        self.expand = ConvNormAct(expand, row.act, norm=norm, padding=padding)
+        self.project = ConvNormAct(project, "none", norm=norm, padding=padding)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        outputs: Tensor = self.project(self.expand(inputs))
+        return inputs + outputs if self.residual else outputs
+
+
+class UniversalRowModule(nn.Module):
+    """A `UniversalRow` (V4 section 3)."""
+
+    def __init__(self, row: UniversalRow, in_channels: int, *, norm: Norm, padding: Padding) -> None:
+        super().__init__()
+        self.residual = row.residual(in_channels)
+        for layer in row.layers(in_channels):
+            act = row.act if layer.name in ("expand", "middle") else "none"
+            self.add_module(layer.name, ConvNormAct(layer, act, norm=norm, padding=padding))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        outputs = inputs
+        for layer in self.children():
+            outputs = layer(outputs)
+        return inputs + outputs if self.residual else outputs
+
+
 BUILDERS: Mapping[type[Any], Callable[..., nn.Module]] = MappingProxyType(
     {
         ConvRow: ConvRowModule,
         SeparableRow: SeparableRowModule,
         BottleneckRow: BottleneckRowModule,
+        FusedRow: FusedRowModule,
+        UniversalRow: UniversalRowModule,
     }
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,22 +10,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..arch.rows import Layer
-from ..arch.spec import ArchSpec, ClassifierHead
+from ..arch.spec import ArchSpec, ClassifierHead, Norm
 from ..errors import FileFormatError
-from .builders import ConvNormAct, activation, build_row
+from .builders import activation, build_row
 from .depthwise import DepthwiseConv2d
 
-__all__ = ["Network", "build", "fold_norms", "load_tensors", "tensors_of"]
+__all__ = ["Network", "build", "load_tensors", "tensors_of"]
 
 
 class ClassifierModule(nn.Module):
     """A `ClassifierHead`: mean over the map, [hidden layer], dropout, linear."""
 
-    def __init__(self, head: ClassifierHead, in_channels: int) -> None:
+    def __init__(self, head: ClassifierHead, in_channels: int, *, norm: Norm) -> None:
         super().__init__()
         layers = {layer.name: layer for layer in head.layers(in_channels)}
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.hidden: nn.Module = _linear(layers["hidden"]) if "hidden" in layers else nn.Identity()
+        self.norm: nn.Module = (
+            nn.BatchNorm1d(layers["hidden"].out_channels, eps=norm.eps, momentum=norm.momentum)
+            if "hidden" in layers and layers["hidden"].norm
+            else nn.Identity()
+        )
         self.act = activation(head.act) if "hidden" in layers else nn.Identity()
         self.dropout = nn.Dropout(head.dropout)
         self.classifier = _linear(layers["classifier"])
@@ -34,7 +38,7 @@ class ClassifierModule(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, classes)."""
         vector = self.pool(features).flatten(1)
-        logits: Tensor = self.classifier(self.dropout(self.act(self.hidden(vector))))
+        logits: Tensor = self.classifier(self.dropout(self.act(self.norm(self.hidden(vector)))))
         return logits
 
 
@@ -47,7 +51,7 @@ class Network(nn.Module):
         self.rows = nn.ModuleList(
             build_row(p.row, p.in_channels, norm=spec.norm, padding=spec.padding) for p in spec.placed()
         )
-        self.head = ClassifierModule(spec.head, spec.out_channels)
+        self.head = ClassifierModule(spec.head, spec.out_channels, norm=spec.norm)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised images (N, channels, H, W) to logits (N, classes). H and W may differ from the spec's."""
@@ -83,7 +87,8 @@ def build(spec: ArchSpec) -> Network:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.01)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return network
 
 
@@ -115,32 +120,6 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, NDArray[np.float32]]) 
             do="use the weights with the spec they were made for",
         )
     module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}, strict=False)
-
-
-def fold_norms(network: Network) -> Network:
-    """A copy in evaluation mode with every batch norm folded into the convolution before it.
-
-    Same answers up to rounding, fewer operations, smaller file (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
-    """
-    folded = copy.deepcopy(network).eval()
-    for module in folded.modules():
-        if not isinstance(module, ConvNormAct) or not isinstance(module.norm, nn.BatchNorm2d):
-            continue
-        conv, norm = module.conv, module.norm
-        if not isinstance(conv, nn.Conv2d | DepthwiseConv2d):
-            raise TypeError(f"a norm behind {type(conv).__name__} cannot be folded")
-        mean, variance = norm.running_mean, norm.running_var
-        if mean is None or variance is None:
-            raise TypeError("a norm without running statistics cannot be folded")
-        with torch.no_grad():
-            # In float64: the folded weights are rounded once, at the end.
-            scale = norm.weight.double() / torch.sqrt(variance.double() + norm.eps)
-            old = torch.zeros_like(mean) if conv.bias is None else conv.bias
-            bias = (old.double() - mean.double()) * scale + norm.bias.double()
-            conv.weight.copy_((conv.weight.double() * scale.view(-1, 1, 1, 1)).float())
-            conv.bias = nn.Parameter(bias.float())
-        module.norm = nn.Identity()
-    return folded
 
 
 def _linear(layer: Layer) -> nn.Linear:

@@ -16,7 +16,7 @@ __all__ = ["apply_recipe", "average", "make_optimizer"]
 def apply_recipe(network: Network, recipe: Recipe) -> None:
     """Set norm momentum and dropout as the recipe says, in place."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = recipe.norm_momentum
         elif isinstance(module, nn.Dropout) and recipe.dropout is not None:
             module.p = recipe.dropout
