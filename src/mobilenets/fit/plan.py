@@ -12,8 +12,8 @@ from .state import Plan
 
 __all__ = ["candidate_of", "make_plan", "no_candidate", "static_status", "timed_status"]
 
-SEARCH_SHARE = 0.25  # of the training time goes into finding out whom to train
-SEARCH_UNIT = 20.0  # seconds; the number of entrants grows with the root of the search time, and so does each's time
+SEARCH_SHARE = 0.16  # of the training time goes into finding out whom to train
+SEARCH_UNIT = 14.0  # seconds; the number of entrants grows with the root of the search time, and so does each's time
 MOST_ENTRANTS = 8
 RESERVE_SECONDS = 45.0  # for export, gates, benchmark and report
 RESERVE_SHARE = 0.2  # of the whole time, at most

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..arch.rows import Activation, BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
 from ..arch.spec import Norm, Padding
 from ..errors import SpecError
+from .activations import ReLU, ReLU6
 from .depthwise import DepthwiseConv2d
 
 __all__ = ["BUILDERS", "ConvNormAct", "SqueezeExcite", "activation", "build_row"]
@@ -27,12 +28,12 @@ def activation(name: Activation) -> nn.Module:
     Raises:
         SpecError: there is no such activation.
     """
-    # Not in place: on CPUs, writing bfloat16 over its own input is slower than writing it elsewhere.
     if name == "relu":
-        return nn.ReLU()
+        return ReLU()
     if name == "relu6":
-        return nn.ReLU6()
+        return ReLU6()
     if name == "hard_swish":
+        # Not in place: on CPUs, writing bfloat16 over its own input is slower than writing it elsewhere.
         return nn.Hardswish()
     if name == "none":
         return nn.Identity()

@@ -275,10 +275,12 @@ class _Run:
             return
         values = torch.stack(losses).float().cpu()
         losses.clear()
-        if not bool(torch.isfinite(values).all()):
+        # A sum is not finite if one of its terms is not; activations may hide NaN weights from the loss.
+        weights = torch.stack([p.detach().float().sum() for p in self.network.parameters()]).sum().cpu()
+        if not bool(torch.isfinite(values).all() and torch.isfinite(weights)):
             raise CheckError(
-                f"the loss became {float(values[~torch.isfinite(values)][0])} near step {self.progress.step}",
-                wanted="a finite loss",
+                f"the loss or a weight is no longer a number near step {self.progress.step}",
+                wanted="finite numbers",
                 do=f"lower lr (now {self.recipe.lr:g}) or set clip: 1.0; the last checkpoint is from before",
             )
         self.progress = msgspec.structs.replace(

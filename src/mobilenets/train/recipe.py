@@ -39,7 +39,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     label_smoothing: float = 0.1
     ema: float = 0.1  # weights are averaged over about the last tenth of the steps made so far; 0: not averaged
     norm_momentum: float = 0.1  # torch's convention; papers' values suit runs of 10^5 steps and more
-    clip: float = 0.0  # greatest gradient norm; 0: not clipped
+    clip: float = 2.0  # greatest gradient norm; 0: not clipped
     dropout: float | None = None  # None: the spec's
     mirror: bool = True  # flip left-right half of the time
     crop_padding: float = 0.125  # same-sized small images: shift by up to this part of the side
