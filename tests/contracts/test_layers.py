@@ -32,7 +32,7 @@ ALLOWED = {
     "bench": {"errors", "files", "records", "runtime"},
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
-    "fit": BASE | {"arch", "bundle", "data", "train", "export", "runtime", "bench"},
+    "fit": BASE | {"arch", "bundle", "nets", "data", "train", "export", "runtime", "bench"},
 }
 FIELD = ("errors", "files", "records", "progress", "metrics", "images", "arch", "runtime", "bench")
 MODULES = sorted(
