@@ -28,7 +28,8 @@ def settled_bundle(spec: ArchSpec) -> Bundle:
             part.bias.data.normal_(0, 0.1)
         elif isinstance(part, nn.Linear):
             part.weight.data.normal_(0, 0.3)
-            part.bias.data.normal_(0, 0.1)
+            if part.bias is not None:
+                part.bias.data.normal_(0, 0.1)
     preprocess = Preprocess(
         resolution=spec.resolution,
         channels=spec.channels,

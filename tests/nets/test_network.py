@@ -158,7 +158,10 @@ def test_logits_agree_with_another_library(library: str, theirs: str, ours: str,
     with torch.no_grad():
         _copy_by_order(witness, network)
         images = torch.randn(2, 3, 97, 128)
-        torch.testing.assert_close(network(images), witness(images), rtol=1e-4, atol=1e-4)
+        theirs_said = witness(images)
+        # Random norms let the logits of a deep network grow to thousands; float32 is exact to a part of that.
+        scale = max(1.0, float(theirs_said.std()))
+        torch.testing.assert_close(network(images) / scale, theirs_said / scale, rtol=0, atol=1e-4)
 
 
 def test_a_head_without_hidden_layer_has_no_activation_of_its_own() -> None:
