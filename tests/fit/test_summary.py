@@ -32,7 +32,7 @@ def report() -> FitReport:
 
 
 def test_the_summary_says_what_was_chosen_and_what_was_measured_of_it(report: FitReport) -> None:
-    lines = summary_text(report).splitlines()
+    lines = summary_text(report, folder=Path("out")).splitlines()
     first = report.delivered[0]
     assert lines[0] == f"{report.chosen} fits"
     for number in (
@@ -40,7 +40,7 @@ def test_the_summary_says_what_was_chosen_and_what_was_measured_of_it(report: Fi
         f"{100 * first.accuracy.top1:.1f} % on 10,000 test images",
         f"{first.size_mb:.1f} MB",
         "3 of 3 passed on 10,000 test images",
-        "mobilenets predict fp32 IMAGE",
+        "mobilenets predict out/fp32 IMAGE",
         *report.not_delivered,
     ):
         assert any(number in line for line in lines)
@@ -48,14 +48,16 @@ def test_the_summary_says_what_was_chosen_and_what_was_measured_of_it(report: Fi
 
 def test_the_summary_has_at_most_twelve_lines_whatever_there_is_to_tell(report: FitReport) -> None:
     many = replace(report, delivered=report.delivered * 5, not_delivered=("int8:\n too\nslow",) * 5)
-    text = summary_text(many)
+    text = summary_text(many, folder=Path("out"))
     assert len(text.splitlines()) <= 12
     assert text.endswith("\n")
 
 
 def test_images_that_chose_the_model_are_not_called_held_out(report: FitReport) -> None:
     accuracy = sample.make_accuracy(labels=report.labels, n=500, seed=0, split="val")
-    text = summary_text(replace(report, delivered=(replace(report.delivered[0], accuracy=accuracy),)))
+    text = summary_text(
+        replace(report, delivered=(replace(report.delivered[0], accuracy=accuracy),)), folder=Path("out")
+    )
     assert "500 validation images, which also chose the model" in text
 
 
@@ -68,19 +70,19 @@ def test_images_that_chose_the_model_are_not_called_held_out(report: FitReport) 
     ],
 )
 def test_what_is_told_follows_the_limits_that_were_set(report: FitReport, budget: Budget, wanted: str) -> None:
-    assert wanted in summary_text(replace(report, budget=budget))
+    assert wanted in summary_text(replace(report, budget=budget), folder=Path("out"))
 
 
 def test_a_path_with_a_space_can_be_pasted_into_a_shell(report: FitReport) -> None:
-    text = summary_text(replace(report, delivered=(replace(report.delivered[0], path="my model"),)))
-    assert "mobilenets predict 'my model' IMAGE" in text
+    text = summary_text(replace(report, delivered=(replace(report.delivered[0], path="my model"),)), folder=Path("out"))
+    assert "mobilenets predict 'out/my model' IMAGE" in text
 
 
 def test_nothing_delivered_is_said_with_the_reason(report: FitReport) -> None:
-    text = summary_text(replace(report, delivered=()))
+    text = summary_text(replace(report, delivered=()), folder=Path("out"))
     assert "nothing was delivered" in text
     assert report.not_delivered[0] in text
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(report: FitReport) -> None:
-    assert "\x1b" not in summary_text(replace(report, not_delivered=("\x1b[2J",), chosen="\x1b[2J"))
+    assert "\x1b" not in summary_text(replace(report, not_delivered=("\x1b[2J",), chosen="\x1b[2J"), folder=Path("out"))

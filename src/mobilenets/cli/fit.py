@@ -111,7 +111,7 @@ def command(
         command=shlex.join(["mobilenets", *sys.argv[1:]]),
         **choices,  # type: ignore[arg-type]  # each is checked above
     )
-    click.echo(json.dumps(to_json(report), indent=2) if as_json else summary_text(report))
+    click.echo(json.dumps(to_json(report), indent=2) if as_json else summary_text(report, folder=folder), nl=as_json)
 
 
 def _numbers(option: str, words: tuple[str, ...]) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from .records import Delivered, FitReport
 from .view.markup import plain
@@ -23,8 +24,13 @@ from .view.wording import (
 __all__ = ["summary_text"]
 
 
-def summary_text(report: FitReport) -> str:
-    """What was chosen, what was measured of it, and where it is: at most 12 lines, the last with a newline."""
+def summary_text(report: FitReport, *, folder: Path) -> str:
+    """What was chosen, what was measured of it, and where it is: at most 12 lines, the last with a newline.
+
+    Args:
+        report: of the fit.
+        folder: of the fit, as a person would type it.
+    """
     verdict, numbers = headline(report)
     lines = [f"{report.chosen} {verdict}"]
     if not report.delivered:
@@ -36,11 +42,11 @@ def summary_text(report: FitReport) -> str:
             ("accuracy", _accuracy(first)),
             ("size", _size(report, first)),
             ("gates", _gates(report)),
-            *(("also", _also(other)) for other in report.delivered[1:3]),
+            *(("also", _also(other, folder)) for other in report.delivered[1:2]),
             *(("not", reason) for reason in report.not_delivered[:2]),
             ("time", f"{duration(report.took_seconds)} of {duration(report.asked_seconds)} asked for"),
-            ("artifact", first.path),
-            ("try", f"mobilenets predict {shlex.quote(first.path)} IMAGE"),
+            ("report", str(folder / "report.html")),
+            ("try", f"mobilenets predict {shlex.quote(str(folder / first.path))} IMAGE"),
         ]
         lines += [f"  {name:<9}{' '.join(words.split())}" for name, words in rows]
     return "\n".join(plain(line) for line in lines).replace(NBSP, " ") + "\n"
@@ -80,8 +86,8 @@ def _gates(report: FitReport) -> str:
     return f"{passed} of {len(gates)} passed" + (f" on {where}: {told}" if gates else "")
 
 
-def _also(other: Delivered) -> str:
+def _also(other: Delivered, folder: Path) -> str:
     return (
         f"{other.precision}: {ms(other.latency.median_ms)}, {accuracy_phrase(other)}, "
-        f"{megabytes(other.size_mb)}, {other.path}"
+        f"{megabytes(other.size_mb)}, {folder / other.path}"
     )
