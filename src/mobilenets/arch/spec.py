@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..errors import FileFormatError, SpecError
+from ..errors import SpecError
 from ..files import digest_of
 from .rows import Activation, Layer, Row
 
@@ -167,5 +167,3 @@ class ArchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 wanted="the fields of ArchSpec, its rows and head",
                 do="compare with: mobilenets info NAME --json",
             ) from None
-        except FileFormatError:
-            raise

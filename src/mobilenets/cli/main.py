@@ -48,7 +48,6 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "matplotlib": "train",
         "mlxtend": "train",
         "onnx": "export",
-        "onnxscript": "export",
     }
 )
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: not to be mistaken for a failed check
