@@ -28,6 +28,7 @@ ALLOWED = {
     "nets": {"errors", "arch"},
     "data": {"errors", "files", "records", "progress", "images"},
     "tasks": {"errors", "metrics", "nets"},
+    "weights": {"errors", "files", "records", "progress", "arch", "bundle", "nets"},
     "runtime": {"errors", "files", "records", "metrics", "images", "data"},
     "bench": {"errors", "files", "records", "runtime"},
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},

@@ -30,6 +30,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "models": ("models", "List the networks that are known by name."),
         "info": ("info", "Count a network: parameters, mult-adds, memory, layer by layer."),
         "verify": ("verify", "Recount every published number with our tables."),
+        "import": ("import_", "Bring a trained checkpoint of another library."),
         "train": ("train", "Train a network on labelled images."),
         "val": ("val", "Measure how often a model is right."),
         "predict": ("predict", "Say what is in images."),

@@ -1,0 +1,83 @@
+"""`import_weights`: find out what a source is, and hand it to the reader of its kind."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..errors import FileFormatError
+from .imported import Imported, to_bundle
+
+__all__ = ["import_weights"]
+
+TORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+
+
+def import_weights(
+    source: str | Path, *, labels: tuple[str, ...] | None = None, keep_background: bool = False
+) -> Bundle:
+    """A checkpoint of another library as a bundle: table, weights, labels and preprocessing.
+
+    Args:
+        source: a local file or folder: `.tflite`; `.safetensors`, `.pth`, `.bin` of timm, torchvision or Hugging Face
+            transformers; `.weights.h5` of Keras; a TF-slim checkpoint (`model.ckpt`, its `.index` or its folder). Or a
+            name, which is fetched: `timm:NAME`, `torchvision:NAME`, `hf:OWNER/NAME`.
+        labels: class names in the order of the checkpoint's classes; None: its own, else ImageNet's where it has 1000
+            or 1001 classes.
+        keep_background: keep TensorFlow's class 0, which no image belongs to.
+
+    Raises:
+        FileFormatError: not a checkpoint that is known, or one that does not fit a MobileNet; says which tensors.
+        UsageError: a name that cannot be fetched.
+        MissingExtraError: a package that reads this kind is not installed.
+    """
+    return to_bundle(_read(source), labels=labels, keep_background=keep_background)
+
+
+def _read(source: str | Path) -> Imported:
+    text = str(source)
+    path = Path(source)
+    if not path.exists() and not path.with_name(path.name + ".index").exists():
+        from .hub import fetch
+
+        return fetch(text)
+    imported = _read_file(path)
+    told = {"from": path.name, **({"sha256": _sha256(path)} if path.is_file() else {}), **imported.told}
+    return replace(imported, told=told)
+
+
+def _read_file(path: Path) -> Imported:
+    suffix = path.suffix.lower()
+    if suffix == ".tflite":
+        from .tflite import read_tflite
+
+        return read_tflite(path)
+    if suffix in KERAS_SUFFIXES:
+        from .keras import read_keras
+
+        return read_keras(path)
+    if suffix in TORCH_SUFFIXES:
+        from .state_dicts import read_torch
+
+        return read_torch(path)
+    from .slim import is_slim, read_slim
+
+    if is_slim(path):
+        return read_slim(path)
+    if path.is_dir():
+        from .state_dicts import read_torch
+
+        return read_torch(path)
+    raise FileFormatError(
+        f"{path} is no checkpoint that is known by its name",
+        wanted=f"one of .tflite, {', '.join((*TORCH_SUFFIXES, *KERAS_SUFFIXES))}, or a TF-slim checkpoint's .index",
+        do="check the path, or rename the file to what it is",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
