@@ -66,6 +66,19 @@ class Bundle:
         about = [self.spec.to_json(), self.task, list(self.labels), to_json(self.preprocess)]
         return digest_of([content.hexdigest(), about])
 
+    @property
+    def untrained_classifier(self) -> bool:
+        """Whether it was imported without a classifier, and not trained since."""
+        return _last(self.history, "import", "classifier") is not None and not _trained_since_import(self.history)
+
+    @property
+    def folded_norms(self) -> bool:
+        """Whether its norms were folded into the convolutions where it came from, and not trained since.
+
+        Such norms say what to add and not what the activations are like: training settles them first.
+        """
+        return _last(self.history, "import", "norms") == "folded" and not _trained_since_import(self.history)
+
     def after(self, step: str, tensors: Tensors, **told: Any) -> Bundle:
         """The bundle that a step makes of this one, with the step written into its history."""
         entry = {"step": step, "digest": self.digest, **told}
@@ -128,6 +141,16 @@ def read_bundle(folder: Path) -> Bundle:
             do="copy the whole folder again, or make the bundle again",
         )
     return bundle
+
+
+def _last(history: tuple[dict[str, Any], ...], step: str, key: str) -> Any:
+    found = [entry.get(key) for entry in history if entry.get("step") == step]
+    return found[-1] if found else None
+
+
+def _trained_since_import(history: tuple[dict[str, Any], ...]) -> bool:
+    steps = [entry.get("step") for entry in history]
+    return "train" in steps[steps.index("import") :] if "import" in steps else True
 
 
 def _safetensors() -> Any:

@@ -99,3 +99,27 @@ def test_an_older_artifact_is_replaced(trained: Path, colours: Path, run: Run) -
 def test_what_is_no_bundle_is_refused(artifact: Path, colours: Path, run: Run) -> None:
     assert run("export", artifact, "--data", colours)[0] == 2
     assert not Path("runs").exists()
+
+
+def test_pictures_without_labels_are_enough_for_float32(trained: Path, colours: Path, run: Run) -> None:
+    code, out, _ = run("export", trained / "best", "--images", colours, "-o", "rose", "--json")
+    assert code == 0
+    gates = {gate["name"]: gate for gate in json.loads(out)["gates"]}
+    assert set(gates) == {"logits_max_difference", "top1_agreement"}
+    assert gates["top1_agreement"]["n"] == 60
+    assert gates["top1_agreement"]["on"] == "pictures"
+
+
+def test_pictures_without_labels_are_not_enough_for_int8(trained: Path, colours: Path, run: Run) -> None:
+    code, _, err = run("export", trained / "best", "--images", colours, "--precision", "int8")
+    assert code == 2
+    assert "for float32, --images with pictures is enough" in err
+    assert run("export", trained / "best", "--images", colours, "--data", colours)[0] == 2
+
+
+def test_a_single_picture_is_too_little_to_hold_a_file_against(trained: Path, colours: Path, run: Run) -> None:
+    picture = next(colours.rglob("*.png"))
+    code, _, err = run("export", trained / "best", "--images", picture)
+    assert code == 2
+    assert "at least two" in err
+    assert not Path("runs").exists()

@@ -91,3 +91,11 @@ def test_no_images_and_answers_that_are_no_numbers_are_refused() -> None:
     wrong = np.array([[np.nan, 0.0]], np.float32)
     with pytest.raises(CheckError, match="1 of 1"):
         validation_of(wrong, np.zeros(1, np.int64), labels=("a", "b"), data="x", split="val")
+
+
+def test_folders_called_by_wordnet_identifiers_find_english_classes() -> None:
+    found = match_labels(("goldfish", "tench, Tinca tinca", "car"), ("n01440764", "n01443537"))
+    assert found.tolist() == [1, 0]
+    with pytest.raises(UsageError, match="great white shark"):
+        match_labels(("goldfish", "tench"), ("n01440764", "n01484850"))
+    assert match_labels(("n01443537", "n01440764"), ("n01440764",)).tolist() == [1]

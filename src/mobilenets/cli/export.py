@@ -23,7 +23,8 @@ __all__ = ["command"]
 
 @click.command(name="export", short_help="Make a file that runs without torch, and check its answers.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", metavar="DATA", help="The data it was trained on: folder, digits or cifar10. Always needed.")
+@click.option("--data", metavar="DATA", help="The data it was trained on: folder, digits or cifar10.")
+@click.option("--images", metavar="IMAGES", help="Instead: pictures without labels (folder or pattern); float32 only.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the artifact.")
 @click.option("--format", "format_", type=click.Choice(get_args(Format)), default="onnx", show_default=True)
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True)
@@ -32,6 +33,7 @@ __all__ = ["command"]
 def command(
     bundle: Path,
     data: str | None,
+    images: str | None,
     out: Path | None,
     format_: Format,
     precision: Precision,
@@ -40,8 +42,9 @@ def command(
 ) -> None:
     """Make a file that runs without torch, and check its answers.
 
-    BUNDLE is a folder that `mobilenets train` wrote. Validation images of DATA go through the network and through the
-    file; if they disagree by more than rounding explains, there is no file, and the exit code is 1.
+    BUNDLE is a folder that `mobilenets train` or `mobilenets import` wrote. Validation images of DATA go through the
+    network and through the file; if they disagree by more than rounding explains, there is no file, and the exit code
+    is 1.
 
     \b
     As float32, then use it anywhere that has onnxruntime:
@@ -52,29 +55,35 @@ def command(
     As int8, calibrated on training images and held against float32 in accuracy and speed:
         mobilenets export runs/train/mobilenet_v2-flowers/best --data flowers/ -o rose-int8 --precision int8
 
+    \b
+    Imported weights, held against pictures that nobody labelled:
+        mobilenets export v2 --images holiday/ -o v2-onnx
+
     With int8, the float32 artifact it was measured against stays beside it (here: rose-fp32). Without -o, the folder is
     runs/export/NAME-PRECISION.
     """
     from ..errors import UsageError
 
-    if data is None:
+    if data is not None and images is not None:
+        raise click.UsageError("--data and --images both say what the file is held against; give one")
+    if data is None and (images is None or precision != "fp32"):
         raise UsageError(
             "there is no --data",
             wanted="the images the model was trained on: the file must answer like the network on real images, for on"
             " noise even a wrong one may, and int8 reads its value ranges from them",
-            do="give --data DATA, as for mobilenets train",
+            do="give --data DATA, as for mobilenets train; for float32, --images with pictures is enough",
         )
     from ..bundle import read_bundle
     from ..data import open_dataset
     from ..runs import new_run_folder, run_name
 
     read = read_bundle(bundle)
-    dataset = open_dataset(data)
-    images = _gate_images(read, dataset)
+    dataset = None if data is None else open_dataset(data)
+    held = _pictures(read, images or "") if dataset is None else _gate_images(read, dataset)
     folder = _replaceable(out) if out is not None else new_run_folder("export", run_name(read.spec.name, precision))
     try:
         artifact, beside = _export(
-            read, folder, dataset=dataset, images=images, format_=format_, precision=precision, threads=threads
+            read, folder, dataset=dataset, images=held, format_=format_, precision=precision, threads=threads
         )
     except BaseException:
         with contextlib.suppress(OSError):  # a refused export leaves no empty folder behind
@@ -101,7 +110,7 @@ def _export(
     bundle: Bundle,
     folder: Path,
     *,
-    dataset: Dataset,
+    dataset: Dataset | None,
     images: GateImages,
     format_: Format,
     precision: Precision,
@@ -112,7 +121,7 @@ def _export(
     from ..export.images import calibration_images
     from ..progress import say
 
-    if precision == "fp32":
+    if precision == "fp32" or dataset is None:
         return export(bundle, folder, images=images, format=format_), None
     beside = folder.with_name(folder.name.removesuffix(f"-{precision}") + "-fp32")
     if not _is_fp32_of(bundle, beside, format_=format_):
@@ -141,6 +150,13 @@ def _gate_images(bundle: Bundle, dataset: Dataset) -> GateImages:
     own = match_labels(bundle.labels, dataset.labels)
     drawn = gate_images(prepared(dataset, "val", bundle.preprocess), on="val")
     return GateImages(images=drawn.images, targets=own[drawn.targets], on=drawn.on)
+
+
+def _pictures(bundle: Bundle, source: str) -> GateImages:
+    from ..export.images import unlabelled_images
+    from ..runtime import find_images
+
+    return unlabelled_images(find_images(source), bundle.preprocess, on="pictures")
 
 
 def _is_fp32_of(bundle: Bundle, folder: Path, *, format_: Format) -> bool:

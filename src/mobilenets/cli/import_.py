@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from .params import is_bundle
+
 __all__ = ["command"]
 
 
@@ -48,7 +50,7 @@ def command(source: str, out: Path | None, labels_file: Path | None, keep_backgr
     from ..runs import new_run_folder, run_name
     from ..weights import import_weights, read_labels
 
-    if out is not None and out.exists() and not (out / "bundle.json").is_file() and any(out.iterdir()):
+    if out is not None and out.exists() and not is_bundle(out) and any(out.iterdir()):
         raise UsageError(f"{out} holds something else", wanted="a new folder, or that of a bundle", do="name another")
     labels = None if labels_file is None else read_labels(labels_file)
     bundle = import_weights(source, labels=labels, keep_background=keep_background)

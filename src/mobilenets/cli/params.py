@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Final
 
 import click
 
-__all__ = ["DURATION", "SETTING", "Duration", "Setting"]
+__all__ = ["DURATION", "SETTING", "Duration", "Setting", "is_bundle"]
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>s|m|h)?", re.IGNORECASE)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -41,6 +42,11 @@ class Setting(click.ParamType):  # type: ignore[type-arg]  # as above
         if not equals or not field.strip() or not content.strip():
             self.fail(f"{value!r} is not a setting; write key=value, such as lr=0.05", param, ctx)
         return field.strip(), content.strip()
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle's folder, or the `bundle.json` in it; looks at names only."""
+    return path.name == "bundle.json" or (path / "bundle.json").is_file()
 
 
 DURATION: Final = Duration()

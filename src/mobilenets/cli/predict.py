@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .params import is_bundle
+
 if TYPE_CHECKING:
     from ..records import Prediction
+    from ..runtime import Answers
 
 __all__ = ["command"]
 
 
 @click.command(name="predict", short_help="Say what is in images.")
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--top-k", default=5, show_default=True, metavar="N", help="At most this many labels per image.")
 @click.option("--batch-size", default=8, show_default=True, metavar="N", help="Images per run of the engine.")
@@ -25,16 +28,17 @@ __all__ = ["command"]
 @click.pass_context
 def command(
     context: click.Context,
-    artifact: Path,
+    model: Path,
     sources: tuple[str, ...],
     top_k: int,
     batch_size: int,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say what is in images. Needs no torch.
+    """Say what is in images.
 
-    ARTIFACT is a folder that `mobilenets export` wrote. A SOURCE is an image, a folder, a pattern in quotes, a .txt
+    MODEL is a folder that `mobilenets export` wrote, which needs no torch, or a bundle that `mobilenets train` or
+    `mobilenets import` wrote, which torch answers. A SOURCE is an image, a folder, a pattern in quotes, a .txt
     list of paths, or - for standard input (one image, or a list of paths).
 
     \b
@@ -53,12 +57,12 @@ def command(
     import os
 
     from ..progress import track
-    from ..runtime import find_images, open_artifact, predict
+    from ..runtime import find_images, predict
 
     images = [image for source in sources for image in find_images(source)]
-    model = open_artifact(artifact, threads=threads)
+    opened = _opened(model, threads=threads)
     names = ["-" if isinstance(image, bytes) else str(image) for image in images]  # only standard input gives bytes
-    predictions = _named(predict(model, images, top_k=top_k, batch_size=batch_size), names)
+    predictions = _named(predict(opened, images, top_k=top_k, batch_size=batch_size), names)
     if len(images) > 1 and not sys.stdout.isatty():  # lines on a terminal are progress enough
         predictions = track(predictions, total=len(images), what="images")
     failed = 0
@@ -75,6 +79,20 @@ def command(
         click.echo(f"{failed} of {len(images)} images could not be read", err=True)
     if failed == len(images):
         context.exit(2)
+
+
+def _opened(path: Path, *, threads: int | None) -> Answers:
+    """An artifact, or the network of a bundle."""
+    if not is_bundle(path):
+        from ..runtime import open_artifact
+
+        return open_artifact(path, threads=threads)
+    if threads is not None:
+        raise click.UsageError("--threads is for artifacts; torch takes OMP_NUM_THREADS")
+    from ..bundle import read_bundle
+    from ..train.answer import BundleModel
+
+    return BundleModel(read_bundle(path))
 
 
 def _named(predictions: Iterable[Prediction], names: list[str]) -> Iterator[Prediction]:

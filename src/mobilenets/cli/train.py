@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .params import DURATION, SETTING
+from .params import DURATION, SETTING, is_bundle
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -145,7 +145,7 @@ def _start(model: str) -> str | Bundle:
     from ..errors import MobileNetsError, UsageError
 
     path = Path(model)
-    if (path / "bundle.json").is_file() or path.name == "bundle.json":
+    if is_bundle(path):
         return read_bundle(path)
     if (path / "artifact.json").is_file() or path.name == "artifact.json":
         raise UsageError(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .params import is_bundle
+
 if TYPE_CHECKING:
     from ..data import SplitName
     from ..runtime.validate import Validation
@@ -43,7 +45,7 @@ def command(model: Path, data: str, split: SplitName | None, as_json: bool) -> N
     from ..data import open_dataset
 
     validation: Validation
-    if (model / "bundle.json").is_file() or model.name == "bundle.json":
+    if is_bundle(model):
         from ..bundle import read_bundle
         from ..train.validate import validate_bundle
 

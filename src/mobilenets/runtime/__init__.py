@@ -6,13 +6,14 @@ Importing this loads numpy and Pillow; the engine's library comes when an artifa
 from .artifact import read_artifact
 from .engine import DEFAULT_ENGINES, ENGINES, Engine, OnnxRuntimeEngine, Opener, default_threads
 from .evaluate import Evaluation, evaluate, run_batches
-from .model import Model, open_artifact
+from .model import Answers, Model, open_artifact
 from .predict import predict
 from .sources import find_images
 
 __all__ = [
     "DEFAULT_ENGINES",
     "ENGINES",
+    "Answers",
     "Engine",
     "Evaluation",
     "Model",

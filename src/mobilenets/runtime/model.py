@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import FileFormatError, UnknownNameError, UsageError
-from ..records import Artifact
+from ..records import Artifact, Preprocess
 from .artifact import read_artifact
 from .engine import DEFAULT_ENGINES, ENGINES, Engine, default_threads
 
-__all__ = ["Model", "open_artifact"]
+__all__ = ["Answers", "Model", "open_artifact"]
+
+
+class Answers(Protocol):
+    """What `predict` asks: an opened artifact, or a bundle's network in the workshop."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How its images are made."""
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels uint8 (N, R, R, C) -> logits float32 (N, classes)."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -21,6 +39,20 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     artifact: Artifact
     engine: Engine
     folder: Path
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.artifact.labels
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How its images are made."""
+        return self.artifact.preprocess
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels uint8 (N, R, R, C) -> logits float32 (N, classes); raises what the engine raises."""
+        return self.engine.run(pixels)
 
 
 def open_artifact(path: Path, *, engine: str | None = None, threads: int | None = None) -> Model:

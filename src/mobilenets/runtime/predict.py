@@ -15,7 +15,7 @@ from ..errors import DataError, UsageError
 from ..images import Source, load
 from ..metrics import softmax
 from ..records import Prediction, Preprocess, Score
-from .model import Model
+from .model import Answers
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -27,14 +27,14 @@ DECODERS = 2  # threads; decoding a photo costs about as much as one answer, and
 Loaded = NDArray[np.uint8] | DataError
 
 
-def predict(model: Model, sources: Iterable[Source], *, top_k: int = 5, batch_size: int = 8) -> Iterator[Prediction]:
+def predict(model: Answers, sources: Iterable[Source], *, top_k: int = 5, batch_size: int = 8) -> Iterator[Prediction]:
     """What the model says of each image, in the order given.
 
     The next batch is decoded in the background while the engine works on the present one. An image that cannot be
     decoded yields a prediction with `error` set, and the rest go on.
 
     Args:
-        model: an opened classifier.
+        model: an opened artifact, or a bundle's network (`train.BundleModel`).
         sources: image files, encoded images, or decoded ones; a path names its prediction, others are "image 0",
             "image 1" ... by their place among the sources.
         top_k: at most this many labels per image, best first; fewer if there are fewer classes.
@@ -49,12 +49,12 @@ def predict(model: Model, sources: Iterable[Source], *, top_k: int = 5, batch_si
     return _predict(model, sources, top_k=top_k, batch_size=batch_size)
 
 
-def _predict(model: Model, sources: Iterable[Source], *, top_k: int, batch_size: int) -> Iterator[Prediction]:
+def _predict(model: Answers, sources: Iterable[Source], *, top_k: int, batch_size: int) -> Iterator[Prediction]:
     numbered = enumerate(sources)
     first = list(islice(numbered, batch_size))
     if len(first) == 1:  # one image has nothing to overlap with, and starts sooner without threads
         (number, source), *_ = first
-        yield from _answer(model, [_name(number, source)], [_load(source, model.artifact.preprocess)], top_k=top_k)
+        yield from _answer(model, [_name(number, source)], [_load(source, model.preprocess)], top_k=top_k)
         first = list(islice(numbered, batch_size))
         if not first:
             return
@@ -67,7 +67,7 @@ def _predict(model: Model, sources: Iterable[Source], *, top_k: int, batch_size:
         while batch or ahead:
             if batch:
                 names = [_name(number, source) for number, source in batch]
-                ahead.append((names, [pool.submit(_load, source, model.artifact.preprocess) for _, source in batch]))
+                ahead.append((names, [pool.submit(_load, source, model.preprocess) for _, source in batch]))
                 batch = list(islice(numbered, batch_size))
             if len(ahead) == 2 or not batch:  # one batch in the engine, one being decoded: memory stays bounded
                 names, futures = ahead.popleft()
@@ -76,15 +76,15 @@ def _predict(model: Model, sources: Iterable[Source], *, top_k: int, batch_size:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _answer(model: Model, names: list[str], loaded: list[Loaded], *, top_k: int) -> Iterator[Prediction]:
+def _answer(model: Answers, names: list[str], loaded: list[Loaded], *, top_k: int) -> Iterator[Prediction]:
     """One batch through the engine; the broken ones are passed around it."""
     pixels = [each for each in loaded if not isinstance(each, DataError)]
-    logits = iter(model.engine.run(np.stack(pixels)) if pixels else ())
+    logits = iter(model.run(np.stack(pixels)) if pixels else ())
     for name, each in zip(names, loaded, strict=True):
         if isinstance(each, DataError):
             yield Prediction(image=name, error=str(each))
         else:
-            yield _prediction(name, next(logits), labels=model.artifact.labels, top_k=top_k)
+            yield _prediction(name, next(logits), labels=model.labels, top_k=top_k)
 
 
 def _prediction(name: str, logits: NDArray[np.float32], *, labels: tuple[str, ...], top_k: int) -> Prediction:

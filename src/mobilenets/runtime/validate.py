@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 
 from ..data import Dataset, SplitName, prepared
 from ..errors import CheckError, DataError, UsageError
+from ..imagenet import imagenet_labels, imagenet_synsets
 from ..metrics import confusion, expected_calibration_error, softmax, top_k_accuracy, wilson_interval
 from .evaluate import run_batches
 from .model import Model
 
 __all__ = ["ClassScore", "Validation", "match_labels", "validate_artifact", "validation_of"]
+
+_SYNSET = re.compile(r"n\d{8}")
 
 
 class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +69,17 @@ def validate_artifact(model: Model, dataset: Dataset, *, split: SplitName | None
 def match_labels(model: Sequence[str], data: Sequence[str]) -> NDArray[np.int64]:
     """For each class of the data (K,) its index among the model's labels, by name.
 
+    ImageNet's folders are called n01440764 ...; they find the classes of a model that names them in English.
+
     Raises:
         UsageError: the model lacks a class of the data; names it.
     """
     places = {label: index for index, label in enumerate(model)}
+    if places.keys().isdisjoint(data) and all(_SYNSET.fullmatch(label) for label in data):
+        english = dict(zip(imagenet_synsets(), imagenet_labels(), strict=True))
+        data = [english.get(label, label) for label in data]
+        for index, label in enumerate(model):  # "tench, Tinca tinca" goes by its first name as well
+            places.setdefault(label.partition(",")[0], index)
     if missing := [label for label in data if label not in places]:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise UsageError(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..data import Dataset, SplitName, prepared
-from ..nets import build, load_tensors
 from ..runtime.validate import Validation, match_labels, validation_of
-from .loop import forward_all
-from .machine import pick_device
+from .answer import BundleModel
 
 __all__ = ["bundle_logits", "validate_bundle"]
 
@@ -43,10 +40,6 @@ def bundle_logits(bundle: Bundle, images: NDArray[np.uint8], *, device: str = "a
     """What the bundle's network says, in float32: logits (N, classes) of prepared images (N, R, R, C).
 
     Raises:
-        UsageError: no such device.
+        UsageError: no such device, or the classifier was never trained.
     """
-    network = build(bundle.spec)
-    load_tensors(network, bundle.tensors)
-    where = pick_device(device)
-    network = network.to(where).to(memory_format=torch.channels_last)
-    return forward_all(network, images, bundle.preprocess, device=where, dtype=torch.float32)
+    return BundleModel(bundle, device=device).run(images)

@@ -1,7 +1,7 @@
 """Other people's checkpoints -> Bundle, and back."""
 
 from .imported import Imported, to_bundle
-from .labels import imagenet_labels, imagenet_synsets, read_labels
+from .labels import read_labels
 from .read import import_weights
 
-__all__ = ["Imported", "imagenet_labels", "imagenet_synsets", "import_weights", "read_labels", "to_bundle"]
+__all__ = ["Imported", "import_weights", "read_labels", "to_bundle"]

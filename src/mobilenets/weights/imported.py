@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ..arch import ArchSpec, with_classes
 from ..bundle import Bundle
 from ..errors import FileFormatError
+from ..imagenet import imagenet_labels
 from ..nets import Network
 from ..records import Preprocess
-from .labels import BACKGROUND, imagenet_labels, numbered_labels
+from .labels import BACKGROUND, numbered_labels
 
 __all__ = ["Imported", "to_bundle"]
 

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from importlib import resources
 from pathlib import Path
 
 from ..errors import FileFormatError
 
-__all__ = ["BACKGROUND", "imagenet_labels", "imagenet_synsets", "numbered_labels", "read_labels"]
+__all__ = ["BACKGROUND", "numbered_labels", "read_labels", "told_apart"]
 
 BACKGROUND = "background"  # index 0 of TensorFlow's 1001 ImageNet classes
-
-
-@functools.cache
-def _imagenet() -> tuple[tuple[str, str], ...]:
-    text = resources.files(__package__).joinpath("imagenet.tsv").read_text(encoding="utf-8")
-    synsets, names = zip(*(line.split("\t") for line in text.splitlines()), strict=True)
-    return tuple(synsets), tuple(names)
-
-
-def imagenet_labels() -> tuple[str, ...]:
-    """The 1000 classes of ILSVRC 2012 by their short English names, each once (as torchvision words them)."""
-    return _imagenet()[1]
-
-
-def imagenet_synsets() -> tuple[str, ...]:
-    """Their WordNet identifiers in the same order: n01440764 ... These name the folders of ImageNet itself."""
-    return _imagenet()[0]
 
 
 def numbered_labels(classes: int) -> tuple[str, ...]:
