@@ -15,6 +15,7 @@ from mobilenets.arch import (
     shallow,
     with_channels,
     with_classes,
+    with_output_stride,
     with_resolution,
     with_width,
 )
@@ -133,3 +134,29 @@ def test_knobs_leave_their_input_alone() -> None:
 def test_a_composed_name_finds_the_same_network(base: str, alpha: float, resolution: int, small: bool) -> None:
     spec = compose(base, alpha=alpha, resolution=resolution, stride="small" if small else None)
     assert find(spec.name) == spec
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "rates"), [(32, [1] * 17), (16, [1] * 14 + [2] * 3), (8, [1] * 7 + [2] * 7 + [4] * 3)]
+)
+def test_holding_the_stride_of_v2_dilates_the_rows_behind_it(output_stride: int, rates: list[int]) -> None:
+    held = with_output_stride(find("mobilenet_v2"), output_stride)
+    assert [row.dilation for row in held.rows if isinstance(row, BottleneckRow)] == rates
+    assert held.rows[-1].dilation == 1  # a kernel of one pixel has nothing between its taps
+    assert list(held.placed())[-1].reduction == output_stride
+
+
+@given(base=BASES, alpha=ALPHAS, output_stride=st.sampled_from([8, 16, 32]))
+def test_a_held_stride_keeps_parameters_and_products_per_pixel(base: str, alpha: float, output_stride: int) -> None:
+    spec = with_resolution(with_width(find(base), alpha), 64)
+    held = with_output_stride(spec, output_stride)
+    assert cost(held).parameters == cost(spec).parameters
+    for one, other in zip(cost(held).layers, cost(spec).layers, strict=True):
+        assert one.mult_adds * other.out_size**2 == other.mult_adds * one.out_size**2
+    assert with_output_stride(held, output_stride).rows == held.rows
+
+
+@pytest.mark.parametrize("output_stride", [0, 4, 12, 64, None])
+def test_another_output_stride_is_refused(output_stride: object) -> None:
+    with pytest.raises(SpecError, match="8, 16 or 32"):
+        with_output_stride(find("mobilenet_v2"), output_stride)  # type: ignore[arg-type]

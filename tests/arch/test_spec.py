@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from mobilenets.arch import CATALOG, ArchSpec, BottleneckRow, compose, cost, find, load_spec
+from mobilenets.arch import CATALOG, ArchSpec, BottleneckRow, compose, cost, find, load_spec, with_output_stride
 from mobilenets.errors import FileFormatError, SpecError, UnknownNameError
 
 
@@ -21,6 +21,17 @@ def test_the_digest_ignores_the_name_and_sees_everything_else() -> None:
     assert msgspec.structs.replace(spec, name="other").digest == spec.digest
     assert msgspec.structs.replace(spec, padding="same").digest != spec.digest
     assert msgspec.structs.replace(spec, resolution=225).digest != spec.digest
+
+
+OLD_DIGEST = "fbd3a1d486158ee9"
+
+
+def test_fields_that_came_later_leave_the_digest_of_older_networks_alone() -> None:
+    # of a bundle written before rows could dilate or do without their shortcut
+    assert find("mobilenet_v2").digest == OLD_DIGEST
+    spec = with_output_stride(find("mobilenet_v2"), 8)
+    assert spec.digest != OLD_DIGEST
+    assert ArchSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
 def test_a_spec_cannot_be_edited() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from making import patches, settled_bundle
-from mobilenets.arch import CATALOG, compose
+from mobilenets.arch import CATALOG, ArchSpec, compose, with_output_stride
 from mobilenets.errors import FileFormatError
 from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
 from mobilenets.nets import build
@@ -18,20 +18,31 @@ def answers(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
     return session.run(None, {INPUT_NAME: pixels})[0]
 
 
-@pytest.mark.parametrize("base", sorted(CATALOG))
-@pytest.mark.parametrize("padding", ["symmetric", "same"])
-@pytest.mark.parametrize(("resolution", "channels"), [(32, 3), (37, 1)])
-def test_the_graph_answers_like_the_torch_network(base: str, padding: str, resolution: int, channels: int) -> None:
-    spec = compose(base, alpha=0.25, resolution=resolution, classes=7)
-    spec = msgspec.structs.replace(spec, padding=padding, channels=channels)
+def _agrees_with_torch(spec: ArchSpec) -> None:
     bundle = settled_bundle(spec)
-    pixels = patches(3, resolution, channels)
+    pixels = patches(3, spec.resolution, spec.channels)
     network = build(spec)
     network.load_state_dict({k: torch.from_numpy(v) for k, v in bundle.tensors.items()}, strict=False)
     expected = forward_all(network, pixels, bundle.preprocess, device=torch.device("cpu"), dtype=torch.float32)
     given = answers(to_onnx(spec, bundle.tensors, bundle.preprocess), pixels)
     assert expected.std(axis=0).max() > 0.1
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("base", sorted(CATALOG))
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(("resolution", "channels"), [(32, 3), (37, 1)])
+def test_the_graph_answers_like_the_torch_network(base: str, padding: str, resolution: int, channels: int) -> None:
+    spec = compose(base, alpha=0.25, resolution=resolution, classes=7)
+    spec = msgspec.structs.replace(spec, padding=padding, channels=channels)
+    _agrees_with_torch(spec)
+
+
+@pytest.mark.parametrize("base", sorted(CATALOG))
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_a_held_stride_answers_like_the_torch_network(base: str, padding: str) -> None:
+    spec = with_output_stride(compose(base, alpha=0.25, resolution=70, classes=7), 8)
+    _agrees_with_torch(msgspec.structs.replace(spec, padding=padding))
 
 
 def test_the_batch_is_free_and_pixels_are_bytes() -> None:

@@ -8,7 +8,7 @@ from mobilenets.arch import CATALOG, ArchSpec, compose, cost, find
 from mobilenets.arch.rows import BottleneckRow, ConvRow, FusedRow, SeparableRow, UniversalRow
 from mobilenets.arch.spec import ClassifierHead, Norm
 from mobilenets.errors import FileFormatError, SpecError
-from mobilenets.nets import BUILDERS, Network, build, build_row, load_tensors, tensors_of
+from mobilenets.nets import BUILDERS, Network, build, build_row, features, load_tensors, tensors_of
 
 
 def randomise_norms(module: nn.Module) -> None:
@@ -73,6 +73,32 @@ def test_every_row_type_builds_counts_and_keeps_the_size_rule(kind: type, paddin
         assert module(torch.zeros(2, 6, size, size)).shape == (2, row.out, -(-size // 2), -(-size // 2))
 
 
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        ConvRow(out=8, dilation=2),
+        SeparableRow(out=8, kernel=5, dilation=4),
+        BottleneckRow(out=6, expanded=12, squeezed=4, dilation=2),
+        FusedRow(out=8, expanded=24, dilation=3),
+        UniversalRow(out=8, expanded=24, start_kernel=3, middle_kernel=5, dilation=2),
+    ],
+    ids=lambda row: type(row).__name__,
+)
+def test_dilation_keeps_size_and_parameters_and_reaches_further(row, padding: str) -> None:
+    torch.manual_seed(1)
+    plain = msgspec.structs.replace(row, dilation=1)
+    modules = [build_row(r, 6, norm=Norm(eps=1e-3, momentum=0.1), padding=padding).eval() for r in (row, plain)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    assert row.layers(6) != plain.layers(6)
+    assert [layer.weights for layer in row.layers(6)] == [layer.weights for layer in plain.layers(6)]
+    images = torch.randn(2, 6, 11, 14)
+    with torch.no_grad():
+        dilated, dense = (module(images) for module in modules)
+    assert dilated.shape == dense.shape
+    assert not torch.allclose(dilated, dense)
+
+
 def test_a_row_type_without_a_builder_is_refused() -> None:
     with pytest.raises(SpecError, match="BUILDERS"):
         build_row("conv", 3, norm=Norm(eps=1e-3, momentum=0.1), padding="same")  # type: ignore[arg-type]
@@ -82,20 +108,6 @@ def test_an_unknown_padding_is_refused_and_not_taken_for_the_other_one() -> None
     row = ConvRow(out=8)
     with pytest.raises(SpecError, match="padding"):
         build_row(row, 3, norm=Norm(eps=1e-3, momentum=0.1), padding="valid")  # type: ignore[arg-type]
-
-
-def test_features_give_the_last_map_at_every_reduction() -> None:
-    network = build(compose("mobilenet_v2", alpha=0.35, resolution=64)).eval()
-    with torch.no_grad():
-        maps = network.features(torch.zeros(1, 3, 64, 96))
-    assert {k: tuple(v.shape[2:]) for k, v in maps.items()} == {
-        2: (32, 48),
-        4: (16, 24),
-        8: (8, 12),
-        16: (4, 6),
-        32: (2, 3),
-    }
-    assert maps[32].shape[1] == 1280
 
 
 def test_tensors_survive_numpy_and_misfits_are_named_with_both_shapes() -> None:
@@ -162,6 +174,32 @@ def test_logits_agree_with_another_library(library: str, theirs: str, ours: str,
         # Random norms let the logits of a deep network grow to thousands; float32 is exact to a part of that.
         scale = max(1.0, float(theirs_said.std()))
         torch.testing.assert_close(network(images) / scale, theirs_said / scale, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "final_conv"),
+    [
+        ("mobilenetv2_050", "mobilenet_v2_0.5_224", False),
+        ("mobilenetv3_small_100", "mobilenet_v3_small", True),
+        ("mobilenetv4_conv_small", "mobilenet_v4_conv_small", True),
+    ],
+)
+def test_maps_of_a_held_stride_agree_with_timm(theirs: str, ours: str, final_conv: bool, output_stride: int) -> None:
+    timm = pytest.importorskip("timm", reason="timm is in the extra [dev]")
+    torch.manual_seed(3)
+    witness = timm.create_model(theirs, pretrained=False, features_only=True, output_stride=output_stride).eval()
+    randomise_norms(witness)
+    spec = msgspec.structs.replace(find(ours), norm=Norm(eps=1e-5, momentum=0.1))
+    network = features(spec, strides=(4, output_stride), output_stride=output_stride, final_conv=final_conv).eval()
+    with torch.no_grad():
+        _copy_by_order(witness, network)
+        images = torch.randn(2, 3, 97, 128)
+        theirs_said, (low, high) = witness(images), network(images).values()
+        torch.testing.assert_close(low, theirs_said[1], rtol=0, atol=1e-4)
+        scale = max(1.0, float(high.std()))
+        torch.testing.assert_close(high / scale, theirs_said[-1] / scale, rtol=0, atol=1e-4)
 
 
 def test_a_head_without_hidden_layer_has_no_activation_of_its_own() -> None:

@@ -9,6 +9,7 @@ from .knobs import (
     shallow,
     with_channels,
     with_classes,
+    with_output_stride,
     with_resolution,
     with_width,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "verify",
     "with_channels",
     "with_classes",
+    "with_output_stride",
     "with_resolution",
     "with_width",
 ]

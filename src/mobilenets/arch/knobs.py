@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import typing
+from typing import Literal
 
 import msgspec
 
@@ -19,10 +21,12 @@ __all__ = [
     "squeezed_width",
     "with_channels",
     "with_classes",
+    "with_output_stride",
     "with_resolution",
     "with_width",
 ]
 
+OutputStride = Literal[8, 16, 32]
 ALPHA_RANGE = (0.1, 2.0)
 FLOOR_MINIMUM = 8  # TF-slim's min_depth for V1
 SQUEEZE_RATIO = 4  # V3 section 5.3: squeeze-and-excite shrinks to a quarter of the expansion
@@ -155,6 +159,48 @@ def for_small_images(spec: ArchSpec, *, smallest_map: int = 4) -> ArchSpec:
     return msgspec.structs.replace(spec, rows=tuple(rows))
 
 
+def with_output_stride(spec: ArchSpec, output_stride: OutputStride) -> ArchSpec:
+    """Hold the map at `output_stride` and dilate what follows (atrous convolution; Chen et al. 2017, section 3.1).
+
+    Where a stride of 2 would go beyond it, the stride becomes 1 and the kernels of all later rows take the rate 2 more
+    between their taps. The row that gives its stride up keeps the rate before it: its own kernel reads the map on
+    which the stride was, as in TF-slim and timm (torchvision dilates that row already, which changes what its weights
+    mean). A row whose stride is gone gets no shortcut that it did not have. So, without attention and
+    squeeze-and-excite, which look at the whole map, every second pixel of the held map is what the strided network
+    gives: pixels 0, 2, 4 ... with symmetric padding, and with SAME padding from 1 on where the strided row's input
+    has an even side.
+
+    Raises:
+        SpecError: output_stride is not 8, 16 or 32.
+    """
+    if output_stride not in typing.get_args(OutputStride):
+        raise SpecError(
+            f"output_stride is {output_stride!r}", wanted="8, 16 or 32", do="choose one of these for the held map"
+        )
+    rows: list[Row] = []
+    reduction = rate = 1
+    for row in spec.rows:
+        # The strided kernel of a row comes before its stride takes effect, so one rate serves all kernels of a row.
+        changes: dict[str, object] = {"dilation": row.dilation * rate} if _widest_kernel(row) > 1 else {}
+        if reduction * row.stride > output_stride:
+            rate *= row.stride
+            changes["stride"] = 1
+            if isinstance(row, BottleneckRow | FusedRow | UniversalRow):
+                changes["shortcut"] = False
+        else:
+            reduction *= row.stride
+        rows.append(msgspec.structs.replace(row, **changes))
+    return msgspec.structs.replace(spec, rows=tuple(rows))
+
+
+def _widest_kernel(row: Row) -> int:
+    if isinstance(row, UniversalRow):
+        return max(row.start_kernel or 1, row.middle_kernel or 1)
+    if isinstance(row, ConvRow | SeparableRow | BottleneckRow | FusedRow):
+        return row.kernel
+    raise SpecError(f"a row of type {type(row).__name__}", wanted="a row of arch.rows", do="add it to this knob")
+
+
 def full_convolutions(spec: ArchSpec) -> ArchSpec:
     """V1 Table 4, "Conv MobileNet": each depthwise separable pair becomes one full convolution.
 
@@ -163,7 +209,14 @@ def full_convolutions(spec: ArchSpec) -> ArchSpec:
     """
     _wants_separable(spec, "full convolutions")
     rows = tuple(
-        ConvRow(out=row.out, kernel=row.kernel, stride=row.stride, act=row.act, scaling=row.scaling)
+        ConvRow(
+            out=row.out,
+            kernel=row.kernel,
+            stride=row.stride,
+            dilation=row.dilation,
+            act=row.act,
+            scaling=row.scaling,
+        )
         if isinstance(row, SeparableRow)
         else row
         for row in spec.rows

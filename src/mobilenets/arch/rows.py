@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ..errors import SpecError
+from .layers import Activation, Layer, LayerKind, check_row, depthwise, pointwise, row_error
 
 __all__ = [
     "Activation",
@@ -26,37 +26,9 @@ __all__ = [
     "UniversalRow",
 ]
 
-Activation = Literal["relu", "relu6", "hard_swish", "none"]
-LayerKind = Literal["conv", "depthwise", "pointwise", "linear"]
-
 # What the width multiplier does to a row: "width" scales it both ways; "widen" only when alpha > 1, as the papers do
 # to the last layers (V2 section 4, V3's reference code).
 Scaling = Literal["width", "widen"]
-
-
-class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One convolution or linear layer, the unit that is counted."""
-
-    name: str
-    kind: LayerKind
-    in_channels: int
-    out_channels: int
-    kernel: int = 1
-    stride: int = 1
-    groups: int = 1
-    bias: bool = False
-    norm: bool = True
-    on: Literal["map", "vector"] = "map"  # every pixel of the feature map, or once per image (after pooling)
-
-    @property
-    def weights(self) -> int:
-        """Multiplications per output position; also the number of weights."""
-        return self.kernel * self.kernel * self.in_channels // self.groups * self.out_channels
-
-    @property
-    def parameters(self) -> int:
-        """Trainable numbers: weights, bias, and the norm's scale and shift. Running statistics do not count."""
-        return self.weights + (self.out_channels if self.bias else 0) + (2 * self.out_channels if self.norm else 0)
 
 
 class ConvRow(msgspec.Struct, frozen=True, kw_only=True, tag="conv", forbid_unknown_fields=True):
@@ -65,11 +37,13 @@ class ConvRow(msgspec.Struct, frozen=True, kw_only=True, tag="conv", forbid_unkn
     out: int
     kernel: int = 3
     stride: int = 1
+    dilation: int = 1
     act: Activation = "relu6"
     scaling: Scaling = "width"
 
     def __post_init__(self) -> None:
-        _check("conv", out=self.out, kernel=self.kernel, stride=self.stride)
+        widths, kernels = {"out": self.out}, {"kernel": self.kernel}
+        check_row("conv", widths=widths, kernels=kernels, stride=self.stride, dilation=self.dilation)
 
     def layers(self, in_channels: int) -> tuple[Layer, ...]:
         """The layers of this row for an input of `in_channels`."""
@@ -82,6 +56,7 @@ class ConvRow(msgspec.Struct, frozen=True, kw_only=True, tag="conv", forbid_unkn
                 out_channels=self.out,
                 kernel=self.kernel,
                 stride=self.stride,
+                dilation=self.dilation,
             ),
         )
 
@@ -96,17 +71,19 @@ class SeparableRow(msgspec.Struct, frozen=True, kw_only=True, tag="separable", f
     out: int
     kernel: int = 3
     stride: int = 1
+    dilation: int = 1
     act: Activation = "relu6"
     scaling: Scaling = "width"
 
     def __post_init__(self) -> None:
-        _check("separable", out=self.out, kernel=self.kernel, stride=self.stride)
+        widths, kernels = {"out": self.out}, {"kernel": self.kernel}
+        check_row("separable", widths=widths, kernels=kernels, stride=self.stride, dilation=self.dilation)
 
     def layers(self, in_channels: int) -> tuple[Layer, ...]:
         """The layers of this row for an input of `in_channels`."""
         return (
-            _depthwise(in_channels, kernel=self.kernel, stride=self.stride),
-            _pointwise("project", in_channels, self.out),
+            depthwise(in_channels, kernel=self.kernel, stride=self.stride, dilation=self.dilation),
+            pointwise("project", in_channels, self.out),
         )
 
     def residual(self, in_channels: int) -> bool:
@@ -125,24 +102,24 @@ class BottleneckRow(msgspec.Struct, frozen=True, kw_only=True, tag="bottleneck",
     expanded: int | None  # channels of the depthwise convolution; None: no expansion layer, so the input's
     kernel: int = 3
     stride: int = 1
+    dilation: int = 1
     act: Activation = "relu6"
     squeezed: int | None = None  # channels between squeeze and excite; None: no squeeze-and-excite
+    shortcut: bool = True  # add the input to the output where stride and widths allow it
     scaling: Scaling = "width"
 
     def __post_init__(self) -> None:
-        _check("bottleneck", out=self.out, kernel=self.kernel, stride=self.stride)
-        for field in ("expanded", "squeezed"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise _row_error("bottleneck", field, value, "at least 1 channel, or null for none")
+        widths = {"out": self.out, "expanded": self.expanded, "squeezed": self.squeezed}
+        kernels = {"kernel": self.kernel}
+        check_row("bottleneck", widths=widths, kernels=kernels, stride=self.stride, dilation=self.dilation)
 
     def layers(self, in_channels: int) -> tuple[Layer, ...]:
         """The layers of this row for an input of `in_channels`."""
         width = self.width(in_channels)
         layers: list[Layer] = []
         if self.expanded is not None:
-            layers.append(_pointwise("expand", in_channels, width))
-        layers.append(_depthwise(width, kernel=self.kernel, stride=self.stride))
+            layers.append(pointwise("expand", in_channels, width))
+        layers.append(depthwise(width, kernel=self.kernel, stride=self.stride, dilation=self.dilation))
         if self.squeezed is not None:
             for name, before, after in (("squeeze", width, self.squeezed), ("excite", self.squeezed, width)):
                 layers.append(
@@ -156,7 +133,7 @@ class BottleneckRow(msgspec.Struct, frozen=True, kw_only=True, tag="bottleneck",
                         on="vector",
                     )
                 )
-        layers.append(_pointwise("project", width, self.out))
+        layers.append(pointwise("project", width, self.out))
         return tuple(layers)
 
     def width(self, in_channels: int) -> int:
@@ -165,7 +142,7 @@ class BottleneckRow(msgspec.Struct, frozen=True, kw_only=True, tag="bottleneck",
 
     def residual(self, in_channels: int) -> bool:
         """Whether the input is added to the output."""
-        return self.stride == 1 and in_channels == self.out
+        return self.shortcut and self.stride == 1 and in_channels == self.out
 
 
 class FusedRow(msgspec.Struct, frozen=True, kw_only=True, tag="fused", forbid_unknown_fields=True):
@@ -175,11 +152,14 @@ class FusedRow(msgspec.Struct, frozen=True, kw_only=True, tag="fused", forbid_un
     expanded: int
     kernel: int = 3
     stride: int = 1
+    dilation: int = 1
     act: Activation = "relu"
+    shortcut: bool = True  # add the input to the output where stride and widths allow it
     scaling: Scaling = "width"
 
     def __post_init__(self) -> None:
-        _check("fused", out=self.out, kernel=self.kernel, stride=self.stride, expanded=self.expanded)
+        widths, kernels = {"out": self.out, "expanded": self.expanded}, {"kernel": self.kernel}
+        check_row("fused", widths=widths, kernels=kernels, stride=self.stride, dilation=self.dilation)
 
     def layers(self, in_channels: int) -> tuple[Layer, ...]:
         """The layers of this row for an input of `in_channels`."""
@@ -190,12 +170,13 @@ class FusedRow(msgspec.Struct, frozen=True, kw_only=True, tag="fused", forbid_un
             out_channels=self.expanded,
             kernel=self.kernel,
             stride=self.stride,
+            dilation=self.dilation,
         )
-        return expand, _pointwise("project", self.expanded, self.out)
+        return expand, pointwise("project", self.expanded, self.out)
 
     def residual(self, in_channels: int) -> bool:
         """Whether the input is added to the output."""
-        return self.stride == 1 and in_channels == self.out
+        return self.shortcut and self.stride == 1 and in_channels == self.out
 
 
 class UniversalRow(msgspec.Struct, frozen=True, kw_only=True, tag="universal", forbid_unknown_fields=True):
@@ -211,61 +192,43 @@ class UniversalRow(msgspec.Struct, frozen=True, kw_only=True, tag="universal", f
     start_kernel: int | None = None  # None: no depthwise convolution before the expansion
     middle_kernel: int | None = None  # None: none behind it
     stride: int = 1
+    dilation: int = 1
     act: Activation = "relu"
+    shortcut: bool = True  # add the input to the output where stride and widths allow it
     scaling: Scaling = "width"
 
     def __post_init__(self) -> None:
-        _check("universal", out=self.out, kernel=self.start_kernel or 1, stride=self.stride, expanded=self.expanded)
-        _check("universal", out=self.out, kernel=self.middle_kernel or 1, stride=self.stride, expanded=self.expanded)
+        widths = {"out": self.out, "expanded": self.expanded}
+        kernels = {"start_kernel": self.start_kernel, "middle_kernel": self.middle_kernel}
+        check_row("universal", widths=widths, kernels=kernels, stride=self.stride, dilation=self.dilation)
         if self.stride > 1 and self.start_kernel is None and self.middle_kernel is None:
-            raise _row_error("universal", "stride", self.stride, "1 where there is no depthwise convolution")
+            raise row_error("universal", "stride", self.stride, "1 where there is no depthwise convolution")
 
     def layers(self, in_channels: int) -> tuple[Layer, ...]:
         """The layers of this row for an input of `in_channels`."""
         layers: list[Layer] = []
         if self.start_kernel is not None:
             stride = 1 if self.middle_kernel is not None else self.stride
-            layers.append(_depthwise(in_channels, kernel=self.start_kernel, stride=stride, name="start"))
-        layers.append(_pointwise("expand", in_channels, self.expanded))
+            layers.append(
+                depthwise(in_channels, kernel=self.start_kernel, stride=stride, dilation=self.dilation, name="start")
+            )
+        layers.append(pointwise("expand", in_channels, self.expanded))
         if self.middle_kernel is not None:
-            layers.append(_depthwise(self.expanded, kernel=self.middle_kernel, stride=self.stride, name="middle"))
-        layers.append(_pointwise("project", self.expanded, self.out))
+            layers.append(
+                depthwise(
+                    self.expanded,
+                    kernel=self.middle_kernel,
+                    stride=self.stride,
+                    dilation=self.dilation,
+                    name="middle",
+                )
+            )
+        layers.append(pointwise("project", self.expanded, self.out))
         return tuple(layers)
 
     def residual(self, in_channels: int) -> bool:
         """Whether the input is added to the output."""
-        return self.stride == 1 and in_channels == self.out
+        return self.shortcut and self.stride == 1 and in_channels == self.out
 
 
 Row: TypeAlias = ConvRow | SeparableRow | BottleneckRow | FusedRow | UniversalRow
-
-
-def _depthwise(channels: int, *, kernel: int, stride: int, name: str = "depthwise") -> Layer:
-    return Layer(
-        name=name,
-        kind="depthwise",
-        in_channels=channels,
-        out_channels=channels,
-        kernel=kernel,
-        stride=stride,
-        groups=channels,
-    )
-
-
-def _pointwise(name: str, in_channels: int, out_channels: int) -> Layer:
-    return Layer(name=name, kind="pointwise", in_channels=in_channels, out_channels=out_channels)
-
-
-def _check(row: str, *, out: int, kernel: int, stride: int, expanded: int = 1) -> None:
-    if expanded < 1:
-        raise _row_error(row, "expanded", expanded, "at least 1 channel")
-    if out < 1:
-        raise _row_error(row, "out", out, "at least 1 channel")
-    if kernel < 1 or kernel % 2 == 0:
-        raise _row_error(row, "kernel", kernel, "an odd size: 1, 3, 5, 7 ...")
-    if stride not in (1, 2):
-        raise _row_error(row, "stride", stride, "1 or 2")
-
-
-def _row_error(row: str, field: str, got: int, wanted: str) -> SpecError:
-    return SpecError(f"a {row} row has {field} = {got}", wanted=wanted, do=f"correct {field} in that row")

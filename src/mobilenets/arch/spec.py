@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +15,10 @@ from .rows import Activation, Layer, Row
 __all__ = ["ArchSpec", "ClassifierHead", "Norm", "Padding", "PlacedRow", "Rounding"]
 
 Padding = Literal["symmetric", "same"]  # torch: k // 2 on each side; TensorFlow: what is missing, mostly at the end
+
+# Fields of rows that came after the first bundles were written, each with what a row without it does. They are written
+# only where they say something else, so that an older bundle still has the digest it was given.
+LATER_FIELDS = MappingProxyType({"dilation": 1, "shortcut": True})
 Rounding = Literal["floor", "multiple_of_8"]  # how the width multiplier rounds: V1; V2 and later
 
 
@@ -144,6 +149,10 @@ class ArchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def to_json(self) -> dict[str, Any]:
         """The table as dicts, lists, strings and numbers."""
         content: dict[str, Any] = msgspec.to_builtins(self)
+        for row in content["rows"]:
+            for field, usual in LATER_FIELDS.items():
+                if row.get(field) == usual:
+                    del row[field]
         return content
 
     @classmethod

@@ -83,6 +83,7 @@ class Graph:
             name=at,
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
+            dilations=[layer.dilation] * 2,
             pads=[before, before, after, after],
             group=layer.groups,
         )
@@ -122,9 +123,9 @@ class Graph:
 
     def _pads(self, layer: Layer, size: int) -> tuple[int, int]:
         if self.spec.padding == "symmetric" or layer.stride == 1:
-            return layer.kernel // 2, layer.kernel // 2
+            return layer.reach // 2, layer.reach // 2
         if self.spec.padding == "same":
-            total = max(layer.kernel - (size % layer.stride or layer.stride), 0)
+            total = max(layer.reach - (size % layer.stride or layer.stride), 0)
             return total // 2, total - total // 2
         raise SpecError(f"padding is {self.spec.padding!r}", wanted="symmetric or same", do="correct it in the spec")
 

@@ -2,15 +2,21 @@
 
 from .builders import BUILDERS, build_row
 from .depthwise import DepthwiseConv2d, depthwise_conv2d
+from .features import Features, Level, Trained, features, levels
 from .network import Network, build, load_tensors, tensors_of
 
 __all__ = [
     "BUILDERS",
     "DepthwiseConv2d",
+    "Features",
+    "Level",
     "Network",
+    "Trained",
     "build",
     "build_row",
     "depthwise_conv2d",
+    "features",
+    "levels",
     "load_tensors",
     "tensors_of",
 ]

@@ -19,7 +19,15 @@ from ..errors import SpecError
 from .activations import ReLU, ReLU6
 from .depthwise import DepthwiseConv2d
 
-__all__ = ["BUILDERS", "ConvNormAct", "SqueezeExcite", "activation", "build_row"]
+__all__ = [
+    "BUILDERS",
+    "BottleneckRowModule",
+    "ConvNormAct",
+    "SqueezeExcite",
+    "UniversalRowModule",
+    "activation",
+    "build_row",
+]
 
 
 def activation(name: Activation) -> nn.Module:
@@ -41,7 +49,10 @@ def activation(name: Activation) -> nn.Module:
 
 
 class SamePad(nn.Module):
-    """TensorFlow's SAME padding: as much as the output size ceil(n / stride) needs, the odd pixel at the end."""
+    """TensorFlow's SAME padding: as much as the output size ceil(n / stride) needs, the odd pixel at the end.
+
+    `kernel` is what the kernel spans: with dilation, more than it has taps.
+    """
 
     def __init__(self, *, kernel: int, stride: int) -> None:
         super().__init__()
@@ -67,12 +78,17 @@ class ConvNormAct(nn.Module):
             raise SpecError(f"padding is {padding!r}", wanted="'symmetric' or 'same'", do="correct padding in the spec")
         strided = layer.stride > 1
         # With stride 1 and an odd kernel both conventions pad the same, so only strided layers need their own pad.
-        self.pad = SamePad(kernel=layer.kernel, stride=layer.stride) if padding == "same" and strided else nn.Identity()
-        inside = 0 if padding == "same" and strided else layer.kernel // 2
+        self.pad = SamePad(kernel=layer.reach, stride=layer.stride) if padding == "same" and strided else nn.Identity()
+        inside = 0 if padding == "same" and strided else layer.reach // 2
         self.conv: nn.Module
         if layer.kind == "depthwise":
             self.conv = DepthwiseConv2d(
-                layer.out_channels, layer.kernel, stride=layer.stride, padding=inside, bias=layer.bias
+                layer.out_channels,
+                layer.kernel,
+                stride=layer.stride,
+                padding=inside,
+                dilation=layer.dilation,
+                bias=layer.bias,
             )
         else:
             self.conv = nn.Conv2d(
@@ -81,6 +97,7 @@ class ConvNormAct(nn.Module):
                 layer.kernel,
                 stride=layer.stride,
                 padding=inside,
+                dilation=layer.dilation,
                 groups=layer.groups,
                 bias=layer.bias,
             )
@@ -156,8 +173,13 @@ class BottleneckRowModule(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        outputs: Tensor = self.project(self.excite(self.depthwise(self.expand(inputs))))
-        return inputs + outputs if self.residual else outputs
+        return self.with_expansion(inputs)[0]
+
+    def with_expansion(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The output, and the expansion (N, expanded, H, W) on the way to it."""
+        expansion: Tensor = self.expand(inputs)
+        outputs: Tensor = self.project(self.excite(self.depthwise(expansion)))
+        return (inputs + outputs if self.residual else outputs), expansion
 
 
 class FusedRowModule(nn.Module):
@@ -188,10 +210,16 @@ class UniversalRowModule(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        outputs = inputs
-        for layer in self.children():
+        return self.with_expansion(inputs)[0]
+
+    def with_expansion(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The output, and the expansion (N, expanded, H', W') on the way to it; H' = H without a strided start."""
+        outputs = expansion = inputs
+        for name, layer in self.named_children():
             outputs = layer(outputs)
-        return inputs + outputs if self.residual else outputs
+            if name == "expand":
+                expansion = outputs
+        return (inputs + outputs if self.residual else outputs), expansion
 
 
 BUILDERS: Mapping[type[Any], Callable[..., nn.Module]] = MappingProxyType(

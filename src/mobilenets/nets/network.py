@@ -15,7 +15,7 @@ from ..errors import FileFormatError
 from .builders import activation, build_row
 from .depthwise import DepthwiseConv2d
 
-__all__ = ["Network", "build", "load_tensors", "tensors_of"]
+__all__ = ["Network", "build", "initialise", "load_tensors", "tensors_of"]
 
 
 class ClassifierModule(nn.Module):
@@ -61,18 +61,6 @@ class Network(nn.Module):
         logits: Tensor = self.head(features)
         return logits
 
-    def features(self, inputs: Tensor) -> dict[int, Tensor]:
-        """The last feature map at every reduction: {2: (N, C, H/2, W/2), 4: ...}, sizes rounded up.
-
-        What detection and segmentation heads stand on.
-        """
-        maps: dict[int, Tensor] = {}
-        features = inputs
-        for placed, row in zip(self.spec.placed(), self.rows, strict=True):
-            features = row(features)
-            maps[placed.reduction] = features
-        return maps
-
 
 def build(spec: ArchSpec) -> Network:
     """The network of a table, with fresh weights from torch's global random state.
@@ -80,6 +68,12 @@ def build(spec: ArchSpec) -> Network:
     Convolutions: normal, variance 2 / fan-out (He et al. 2015); classifier: normal, 0.01; norms: 1 and 0.
     """
     network = Network(spec)
+    initialise(network)
+    return network
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw fresh weights in place, as `build` does."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | DepthwiseConv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -89,7 +83,6 @@ def build(spec: ArchSpec) -> Network:
             nn.init.normal_(module.weight, 0.0, 0.01)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    return network
 
 
 def tensors_of(module: nn.Module) -> dict[str, NDArray[np.float32]]:
