@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..arch import ArchSpec, with_classes
+from ..arch import ArchSpec, ConvRow, with_classes
 from ..bundle import Bundle
 from ..errors import FileFormatError
 from ..imagenet import imagenet_labels
-from ..nets import Network
+from ..nets import Network, build, tensors_of
 from ..records import Preprocess
 from .labels import BACKGROUND, numbered_labels
 
-__all__ = ["Imported", "to_bundle"]
+__all__ = ["UNTRAINED_CLASSES", "Imported", "explain_misfit", "to_bundle", "untrained_head"]
 
+UNTRAINED_CLASSES = 2  # of a checkpoint that holds no classifier; training brings its own
 SHOWN = 8  # misfits told in one message; the rest is counted
 
 
@@ -111,3 +112,15 @@ def explain_misfit(spec: ArchSpec, tensors: Mapping[str, NDArray[Any]]) -> None:
             wanted=f"the {len(wanted)} tensors of that network, by name and shape",
             do="check that the checkpoint is whole and of the architecture that it was taken for",
         )
+
+
+def untrained_head(spec: ArchSpec) -> dict[str, NDArray[np.float32]]:
+    """Fresh tensors `head.*` for a checkpoint without a classifier, the same each time for the same table.
+
+    Whoever uses it says so: `told["classifier"] = "none in the file"`.
+    """
+    alone = msgspec.structs.replace(spec, rows=(ConvRow(out=spec.out_channels, kernel=1),))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tensors = tensors_of(build(alone))
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
