@@ -7,6 +7,7 @@ from torch import nn
 from mobilenets.arch import ArchSpec
 from mobilenets.bundle import Bundle
 from mobilenets.nets import build, tensors_of
+from mobilenets.nets.parts import LayerScale
 from mobilenets.records import Preprocess
 from mobilenets.train.loader import normalise
 
@@ -26,6 +27,8 @@ def settled_bundle(spec: ArchSpec) -> Bundle:
             part.momentum = 1.0
             part.weight.data.uniform_(0.5, 1.5)
             part.bias.data.normal_(0, 0.1)
+        elif isinstance(part, LayerScale):
+            part.gamma.data.uniform_(0.5, 1.5)
         elif isinstance(part, nn.Linear):
             part.weight.data.normal_(0, 0.3)
             if part.bias is not None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from mobilenets.arch import (
     CATALOG,
+    ArchSpec,
     BottleneckRow,
     compose,
     cost,
@@ -19,6 +20,7 @@ from mobilenets.arch import (
     with_resolution,
     with_width,
 )
+from mobilenets.arch.rows import AttentionRow
 from mobilenets.errors import SpecError
 
 ALPHAS = st.floats(0.1, 2.0).map(lambda a: round(a, 3))
@@ -152,6 +154,8 @@ def test_a_held_stride_keeps_parameters_and_products_per_pixel(base: str, alpha:
     held = with_output_stride(spec, output_stride)
     assert cost(held).parameters == cost(spec).parameters
     for one, other in zip(cost(held).layers, cost(spec).layers, strict=True):
+        if one.layer.kind == "attention":
+            continue  # every pixel attends to all of them, so more pixels cost more each
         assert one.mult_adds * other.out_size**2 == other.mult_adds * one.out_size**2
     assert with_output_stride(held, output_stride).rows == held.rows
 
@@ -160,3 +164,11 @@ def test_a_held_stride_keeps_parameters_and_products_per_pixel(base: str, alpha:
 def test_another_output_stride_is_refused(output_stride: object) -> None:
     with pytest.raises(SpecError, match="8, 16 or 32"):
         with_output_stride(find("mobilenet_v2"), output_stride)  # type: ignore[arg-type]
+
+
+@given(alpha=ALPHAS)
+def test_an_attention_keeps_its_heads_and_key_widths_at_any_width(alpha: float) -> None:
+    def shapes(spec: ArchSpec) -> list[tuple[int, int, int]]:
+        return [(r.heads, r.key_width, r.value_width) for r in spec.rows if isinstance(r, AttentionRow)]
+
+    assert shapes(with_width(find("mobilenet_v4_hybrid_large"), alpha)) == shapes(find("mobilenet_v4_hybrid_large"))

@@ -9,6 +9,7 @@ from making import patches, settled_bundle
 from mobilenets.arch import CATALOG, ArchSpec, compose, with_output_stride
 from mobilenets.errors import FileFormatError
 from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
+from mobilenets.fit.latency import untrained_bundle
 from mobilenets.nets import build
 from mobilenets.train import forward_all
 
@@ -53,6 +54,20 @@ def test_the_batch_is_free_and_pixels_are_bytes() -> None:
     assert inputs.type.tensor_type.shape.dim[0].dim_param == "batch"
     for count in (1, 5):
         assert answers(model, np.zeros((count, 32, 32, 3), np.uint8)).shape == (count, 3)
+
+
+def test_an_untrained_network_of_every_row_type_can_be_exported_to_be_timed() -> None:
+    for base in ("mobilenet_v3_small", "mobilenet_v4_conv_medium", "mobilenet_v4_hybrid_medium"):
+        bundle = untrained_bundle(compose(base, alpha=0.25, resolution=32, classes=3))
+        model = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+        assert np.isfinite(answers(model, patches(2, 32))).all()
+
+
+def test_a_layer_scale_and_the_factor_of_the_scores_are_folded_into_convolutions() -> None:
+    bundle = settled_bundle(compose("mobilenet_v4_hybrid_medium", alpha=0.25, resolution=32, classes=3))
+    model = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+    multiplied = [node.name for node in model.graph.node if node.op_type in ("Mul", "Div")]
+    assert multiplied == ["input.scaled"]
 
 
 def test_nodes_are_named_like_the_table_and_no_norm_is_left() -> None:

@@ -5,14 +5,15 @@ import torch
 from torch import nn
 
 from mobilenets.arch import CATALOG, ArchSpec, compose, cost, find
-from mobilenets.arch.rows import BottleneckRow, ConvRow, FusedRow, SeparableRow, UniversalRow
+from mobilenets.arch.rows import AttentionRow, BottleneckRow, ConvRow, FusedRow, SeparableRow, UniversalRow
 from mobilenets.arch.spec import ClassifierHead, Norm
 from mobilenets.errors import FileFormatError, SpecError
 from mobilenets.nets import BUILDERS, Network, build, build_row, features, load_tensors, tensors_of
+from mobilenets.nets.parts import MultiQueryAttention
 
 
 def randomise_norms(module: nn.Module) -> None:
-    """Give norms statistics that matter, as training does."""
+    """Give norms statistics, and layer scales factors, that matter, as training does."""
     generator = torch.Generator().manual_seed(7)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -20,6 +21,8 @@ def randomise_norms(module: nn.Module) -> None:
             part.running_var.copy_(torch.rand(part.num_features, generator=generator) + 0.5)
             part.weight.data.copy_(torch.rand(part.num_features, generator=generator) + 0.5)
             part.bias.data.copy_(torch.randn(part.num_features, generator=generator) * 0.1)
+        elif type(part).__name__.startswith("LayerScale"):  # ours or timm's
+            part.gamma.data.copy_(torch.rand(part.gamma.shape, generator=generator) + 0.5)
 
 
 def small(base: str, **knobs) -> ArchSpec:
@@ -47,8 +50,14 @@ def test_a_built_network_makes_exactly_the_counted_products(base: str) -> None:
         weight = module.weight
         seen.append(weight[0].numel() * (output.numel() if output.ndim == 4 else output.shape[-1]))
 
+    def count_attention(_module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        query, key, _ = inputs
+        seen.append((query.numel() + output.numel()) * key[0, 0].numel())
+
     network = build(spec).eval()
     for module in network.modules():
+        if isinstance(module, MultiQueryAttention):
+            module.register_forward_hook(count_attention)
         if isinstance(module, nn.Linear) or (hasattr(module, "kernel_size") and hasattr(module, "weight")):
             module.register_forward_hook(count)
     with torch.no_grad():
@@ -64,13 +73,14 @@ def test_every_row_type_builds_counts_and_keeps_the_size_rule(kind: type, paddin
         SeparableRow: SeparableRow(out=8, kernel=5, stride=2),
         BottleneckRow: BottleneckRow(out=6, expanded=12, squeezed=4, act="hard_swish", stride=2, kernel=5),
         FusedRow: FusedRow(out=8, expanded=24, stride=2),
-        UniversalRow: UniversalRow(out=8, expanded=24, start_kernel=3, middle_kernel=5, stride=2),
+        UniversalRow: UniversalRow(out=8, expanded=24, start_kernel=3, middle_kernel=5, stride=2, layer_scale=True),
+        AttentionRow: AttentionRow(out=8, heads=3, key_width=4, value_width=5, keys_stride=2, layer_scale=True),
     }
     row = rows[kind]
     module = build_row(row, 6, norm=Norm(eps=1e-3, momentum=0.1), padding=padding).eval()
     assert sum(p.numel() for p in module.parameters()) == sum(layer.parameters for layer in row.layers(6))
     for size in (7, 8, 15):
-        assert module(torch.zeros(2, 6, size, size)).shape == (2, row.out, -(-size // 2), -(-size // 2))
+        assert module(torch.zeros(2, 6, size, size)).shape == (2, row.out, *[-(-size // row.stride)] * 2)
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
@@ -82,6 +92,7 @@ def test_every_row_type_builds_counts_and_keeps_the_size_rule(kind: type, paddin
         BottleneckRow(out=6, expanded=12, squeezed=4, dilation=2),
         FusedRow(out=8, expanded=24, dilation=3),
         UniversalRow(out=8, expanded=24, start_kernel=3, middle_kernel=5, dilation=2),
+        AttentionRow(out=6, heads=2, key_width=4, keys_stride=2, dilation=2),
     ],
     ids=lambda row: type(row).__name__,
 )
@@ -146,6 +157,9 @@ WITNESSES = [
     ("timm", "mobilenetv4_conv_small", "mobilenet_v4_conv_small", 1e-5, "symmetric"),
     ("timm", "mobilenetv4_conv_small_050", "mobilenetv4_conv_small_050", 1e-5, "symmetric"),
     ("timm", "mobilenetv4_conv_medium", "mobilenet_v4_conv_medium", 1e-5, "symmetric"),
+    ("timm", "mobilenetv4_hybrid_medium", "mobilenet_v4_hybrid_medium", 1e-5, "symmetric"),
+    ("timm", "mobilenetv4_hybrid_large", "mobilenet_v4_hybrid_large", 1e-5, "symmetric"),
+    ("timm", "mobilenetv4_hybrid_large_075", "mobilenetv4_hybrid_large_075", 1e-5, "symmetric"),
     ("torchvision", "mobilenet_v2", "mobilenet_v2", 1e-5, "symmetric"),
     ("torchvision", "mobilenet_v3_large", "mobilenet_v3_large", 1e-3, "symmetric"),
     ("torchvision", "mobilenet_v3_small", "mobilenet_v3_small", 1e-3, "symmetric"),

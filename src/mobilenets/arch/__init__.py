@@ -15,12 +15,13 @@ from .knobs import (
 )
 from .published import Fact, facts
 from .recount import Check, verify
-from .rows import BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
+from .rows import AttentionRow, BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
 from .spec import ArchSpec, ClassifierHead, Norm, PlacedRow
 
 __all__ = [
     "CATALOG",
     "ArchSpec",
+    "AttentionRow",
     "BottleneckRow",
     "Check",
     "ClassifierHead",

@@ -17,7 +17,14 @@ from .spec import ArchSpec
 from .v1 import mobilenet_v1
 from .v2 import mobilenet_v2
 from .v3 import mobilenet_v3_large, mobilenet_v3_small
-from .v4 import mobilenet_v4_conv_large, mobilenet_v4_conv_medium, mobilenet_v4_conv_small
+from .v4 import (
+    mobilenet_v4_conv_large,
+    mobilenet_v4_conv_medium,
+    mobilenet_v4_conv_small,
+    mobilenet_v4_hybrid_large,
+    mobilenet_v4_hybrid_medium,
+    mobilenet_v4_hybrid_medium_paper,
+)
 
 __all__ = ["CATALOG", "NameParts", "compose", "find", "load_spec", "split_name"]
 
@@ -30,6 +37,9 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
         "mobilenet_v4_conv_small": mobilenet_v4_conv_small,
         "mobilenet_v4_conv_medium": mobilenet_v4_conv_medium,
         "mobilenet_v4_conv_large": mobilenet_v4_conv_large,
+        "mobilenet_v4_hybrid_medium": mobilenet_v4_hybrid_medium,
+        "mobilenet_v4_hybrid_medium_paper": mobilenet_v4_hybrid_medium_paper,
+        "mobilenet_v4_hybrid_large": mobilenet_v4_hybrid_large,
     }
 )
 
@@ -39,7 +49,9 @@ _NAME = re.compile(
     r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
 )
 # timm: mobilenetv2_035; the number is 100 x alpha.
-_TIMM = re.compile(r"mobilenetv(?P<version>1|2|3_large|3_small|4_conv_(?:small|medium|large))(?:_(?P<percent>\d{3}))?")
+_TIMM = re.compile(
+    r"mobilenetv(?P<version>1|2|3_large|3_small|4_conv_(?:small|medium|large)|4_hybrid_(?:medium|large))(?:_(?P<percent>\d{3}))?"
+)
 _PREFIXES = ("google/", "timm/", "torchvision/", "timm:", "torchvision:")
 
 
@@ -152,7 +164,8 @@ def load_spec(path: Path) -> ArchSpec:
 
 def _find_timm(base: str, percent: int) -> ArchSpec:
     alpha = percent / 100
-    if base.startswith(("mobilenet_v3", "mobilenet_v4")) and alpha < 0.75:  # timm keeps the stem's channels there
+    # timm keeps the stem's channels there
+    if (base.startswith("mobilenet_v3") and alpha < 0.75) or (base.startswith("mobilenet_v4") and alpha < 1):
         spec = CATALOG[base]()
         stem = msgspec.structs.replace(spec.rows[0], scaling="widen")
         narrowed = with_width(msgspec.structs.replace(spec, rows=(stem, *spec.rows[1:])), alpha)

@@ -34,9 +34,14 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
     parameters: int  # trainable; running statistics of the norms do not count
     norm_statistics: int  # running means and variances
-    mult_adds: int  # conv and linear products; FLOPs = 2x
+    mult_adds: int  # products of convolutions, linear layers and attentions; FLOPs = 2x
     peak_activations: int  # elements of the largest layer's input and output together, kept residual included
     layers: tuple[LayerCost, ...]
+
+    @property
+    def attention_mult_adds(self) -> int:
+        """The part of `mult_adds` that is queries times keys and weights times values; 0 but in V4's hybrids."""
+        return sum(entry.mult_adds for entry in self.layers if entry.layer.kind == "attention")
 
     @property
     def activations(self) -> int:
@@ -67,8 +72,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 def cost(spec: ArchSpec) -> Cost:
     """Count a table. Exact: equal to the built network's parameters and to the products its layers make.
 
-    Squeeze-and-excite and the head run once per image; residual additions, norms, activations and pooling are not
-    mult-adds, as in the papers.
+    Squeeze-and-excite and the head run once per image; residual additions, norms, layer scales, activations, softmax
+    and pooling are not mult-adds, as in the papers. The two matrix products of an attention are: only with them do V4's
+    hybrids have the 1.2 G and 7.2 G of its Table 6. `attention_mult_adds` tells them apart, for tools that count
+    convolutions and linear layers only.
     """
     entries: list[LayerCost] = []
     peak = 0
@@ -76,6 +83,8 @@ def cost(spec: ArchSpec) -> Cost:
         size = placed.in_size
         kept = 0  # the input that waits for the residual addition, from the second layer on
         for layer in placed.row.layers(placed.in_channels):
+            if layer.shrunk is not None:
+                size = -(-placed.in_size // layer.shrunk)
             entry = _count(placed.index, layer, size)
             entries.append(entry)
             peak = max(peak, entry.activations + kept)
@@ -105,6 +114,6 @@ def _count(row: int, layer: Layer, size: int) -> LayerCost:
         in_size=in_size,
         out_size=out_size,
         parameters=layer.parameters,
-        mult_adds=layer.weights * out_size**2,
-        activations=layer.in_channels * in_size**2 + layer.out_channels * out_size**2,
+        mult_adds=layer.mult_adds(out_size),
+        activations=layer.activations(in_size, out_size),
     )

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from ..errors import SpecError
-from .rows import BottleneckRow, ConvRow, FusedRow, Row, Scaling, SeparableRow, UniversalRow
+from .rows import AttentionRow, BottleneckRow, ConvRow, FusedRow, Row, Scaling, SeparableRow, UniversalRow
 from .spec import ArchSpec, Rounding
 
 __all__ = [
@@ -59,7 +59,8 @@ def with_width(spec: ArchSpec, alpha: float) -> ArchSpec:
     """The width multiplier (V1 section 3.3): every layer's channels times `alpha`.
 
     Expanded widths keep their ratio to the input of their row and squeezed widths their quarter, as TF-slim's V2 and
-    V3 do; rows marked "widen", and a head's hidden layer, grow for alpha > 1 and never shrink.
+    V3 do; rows marked "widen", and a head's hidden layer, grow for alpha > 1 and never shrink. An attention keeps its
+    heads and the widths of its keys and values (as in timm's `mobilenetv4_hybrid_large_075`).
 
     Raises:
         SpecError: alpha is outside 0.1 to 2.
@@ -198,6 +199,8 @@ def _widest_kernel(row: Row) -> int:
         return max(row.start_kernel or 1, row.middle_kernel or 1)
     if isinstance(row, ConvRow | SeparableRow | BottleneckRow | FusedRow):
         return row.kernel
+    if isinstance(row, AttentionRow):
+        return row.kernel if row.keys_stride > 1 else 1
     raise SpecError(f"a row of type {type(row).__name__}", wanted="a row of arch.rows", do="add it to this knob")
 
 

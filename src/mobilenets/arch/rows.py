@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from .layers import Activation, Layer, LayerKind, check_row, depthwise, pointwise, row_error
+from .layers import Activation, Layer, LayerKind, check_row, depthwise, pointwise, row_error, scale
 
 __all__ = [
     "Activation",
+    "AttentionRow",
     "BottleneckRow",
     "ConvRow",
     "FusedRow",
@@ -184,7 +185,8 @@ class UniversalRow(msgspec.Struct, frozen=True, kw_only=True, tag="universal", f
 
     [Depthwise `start_kernel`], expand 1x1, [depthwise `middle_kernel`], project 1x1. The expansion and the middle
     activate; the start and the projection do not. The stride is the middle's where there is one, else the start's.
-    With the middle only it is V2's block, with the start only ConvNeXt's, with none a feed-forward network.
+    With the middle only it is V2's block, with the start only ConvNeXt's, with none a feed-forward network. The hybrid
+    networks end it with a layer scale.
     """
 
     out: int
@@ -195,6 +197,7 @@ class UniversalRow(msgspec.Struct, frozen=True, kw_only=True, tag="universal", f
     dilation: int = 1
     act: Activation = "relu"
     shortcut: bool = True  # add the input to the output where stride and widths allow it
+    layer_scale: bool = False  # a trained factor per channel, before the input is added
     scaling: Scaling = "width"
 
     def __post_init__(self) -> None:
@@ -224,6 +227,8 @@ class UniversalRow(msgspec.Struct, frozen=True, kw_only=True, tag="universal", f
                 )
             )
         layers.append(pointwise("project", self.expanded, self.out))
+        if self.layer_scale:
+            layers.append(scale(self.out))
         return tuple(layers)
 
     def residual(self, in_channels: int) -> bool:
@@ -231,4 +236,80 @@ class UniversalRow(msgspec.Struct, frozen=True, kw_only=True, tag="universal", f
         return self.shortcut and self.stride == 1 and in_channels == self.out
 
 
-Row: TypeAlias = ConvRow | SeparableRow | BottleneckRow | FusedRow | UniversalRow
+class AttentionRow(msgspec.Struct, frozen=True, kw_only=True, tag="attention", forbid_unknown_fields=True):
+    """Mobile multi-query attention (V4 section 3.2): every pixel attends to the whole map.
+
+    Norm; queries of `heads` heads, and one set of keys and values for all heads, by 1x1 convolutions; softmax of
+    query times key over the square root of `key_width`; project 1x1; [layer scale]. With `keys_stride` 2, a depthwise
+    convolution of `kernel` with that stride and a norm comes before the keys, and another before the values. Only the
+    norms before the projections exist: the projections themselves have neither norm, bias nor activation.
+    """
+
+    out: int
+    heads: int
+    key_width: int = 64  # channels of a key, and of a query of one head
+    value_width: int = 64  # channels of a value
+    keys_stride: int = 1  # pixels per key and per value, per side
+    kernel: int = 3  # of the convolution that shrinks; nothing where keys_stride is 1
+    dilation: int = 1  # of the same convolution
+    layer_scale: bool = False  # a trained factor per channel, before the input is added
+    shortcut: bool = True  # add the input to the output where the widths allow it
+    scaling: Scaling = "width"
+
+    def __post_init__(self) -> None:
+        widths = {
+            "out": self.out,
+            "heads": self.heads,
+            "key_width": self.key_width,
+            "value_width": self.value_width,
+        }
+        kernels = {"kernel": self.kernel if self.keys_stride > 1 else None}
+        check_row("attention", widths=widths, kernels=kernels, stride=self.stride, dilation=self.dilation)
+        if self.keys_stride not in (1, 2):
+            raise row_error("attention", "keys_stride", self.keys_stride, "1 or 2")
+
+    @property
+    def stride(self) -> int:
+        """1: an attention keeps the map's size."""
+        return 1
+
+    def layers(self, in_channels: int) -> tuple[Layer, ...]:
+        """The layers of this row for an input of `in_channels`."""
+        norm = Layer(name="norm", kind="norm", in_channels=in_channels, out_channels=in_channels, groups=in_channels)
+        layers = [norm, pointwise("query", in_channels, self.heads * self.key_width, norm=False, shrunk=1)]
+        for name, width in (("key", self.key_width), ("value", self.value_width)):
+            if self.keys_stride > 1:
+                layers.append(
+                    depthwise(
+                        in_channels,
+                        kernel=self.kernel,
+                        stride=self.keys_stride,
+                        dilation=self.dilation,
+                        name=f"{name}_down",
+                        shrunk=1,
+                    )
+                )
+            layers.append(pointwise(name, in_channels, width, norm=False, shrunk=self.keys_stride))
+        layers.append(
+            Layer(
+                name="attend",
+                kind="attention",
+                in_channels=self.heads * self.key_width,
+                out_channels=self.heads * self.value_width,
+                groups=self.heads,
+                norm=False,
+                shrunk=1,
+                keys_stride=self.keys_stride,
+            )
+        )
+        layers.append(pointwise("project", self.heads * self.value_width, self.out, norm=False))
+        if self.layer_scale:
+            layers.append(scale(self.out))
+        return tuple(layers)
+
+    def residual(self, in_channels: int) -> bool:
+        """Whether the input is added to the output."""
+        return self.shortcut and in_channels == self.out
+
+
+Row: TypeAlias = ConvRow | SeparableRow | BottleneckRow | FusedRow | UniversalRow | AttentionRow

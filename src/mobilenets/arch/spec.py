@@ -18,7 +18,7 @@ Padding = Literal["symmetric", "same"]  # torch: k // 2 on each side; TensorFlow
 
 # Fields of rows that came after the first bundles were written, each with what a row without it does. They are written
 # only where they say something else, so that an older bundle still has the digest it was given.
-LATER_FIELDS = MappingProxyType({"dilation": 1, "shortcut": True})
+LATER_FIELDS = MappingProxyType({"dilation": 1, "shortcut": True, "layer_scale": False})
 Rounding = Literal["floor", "multiple_of_8"]  # how the width multiplier rounds: V1; V2 and later
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from .rows import Activation, ConvRow, FusedRow, Row, UniversalRow
+import msgspec
+
+from .rows import Activation, AttentionRow, ConvRow, FusedRow, Row, UniversalRow
 from .spec import ArchSpec, ClassifierHead, Norm
 
-__all__ = ["mobilenet_v4_conv_large", "mobilenet_v4_conv_medium", "mobilenet_v4_conv_small"]
+__all__ = [
+    "mobilenet_v4_conv_large",
+    "mobilenet_v4_conv_medium",
+    "mobilenet_v4_conv_small",
+    "mobilenet_v4_hybrid_large",
+    "mobilenet_v4_hybrid_medium",
+    "mobilenet_v4_hybrid_medium_paper",
+]
 
 RE: Activation = "relu"
+GE: Activation = "gelu"
 NORM = Norm(eps=1e-5, momentum=0.1)  # as timm's weights have them; Model Garden trains with eps 1e-3
 
 
@@ -107,8 +117,143 @@ def mobilenet_v4_conv_large() -> ArchSpec:
     )
 
 
-def _head() -> ClassifierHead:
-    return ClassifierHead(classes=1000, hidden=1280, hidden_norm=True, act=RE, dropout=0.2)
+def mobilenet_v4_hybrid_medium() -> ArchSpec:
+    """As released (TF Model Garden `mobilenet.py`, timm): another order of blocks than the paper prints."""
+    return _hybrid(
+        "mobilenet_v4_hybrid_medium",
+        paper="arXiv:2404.10518, Model Garden's Hybrid-M",
+        act=RE,
+        resolution=256,
+        rows=(
+            ConvRow(out=32, stride=2),  # 256
+            FusedRow(out=48, expanded=128, stride=2),  # 128
+            _extra_dw(3, 5, 192, 80, s=2),  # 64
+            _extra_dw(3, 3, 160, 80),  # 32
+            _extra_dw(3, 5, 480, 160, s=2),
+            _ffn(320, 160),  # 16
+            _extra_dw(3, 3, 640, 160),
+            _extra_dw(3, 5, 640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _extra_dw(3, 3, 640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _conv_next(3, 640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _extra_dw(3, 3, 640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _conv_next(3, 640, 160),
+            _extra_dw(5, 5, 960, 256, s=2),
+            _extra_dw(5, 5, 1024, 256),  # 8
+            *(_extra_dw(3, 5, 1024, 256) for _ in range(2)),
+            _ffn(512, 256),
+            _extra_dw(3, 5, 512, 256),
+            _ffn(512, 256),
+            _ffn(1024, 256),
+            _mqa(4, 64, 256),
+            _conv_next(3, 1024, 256),
+            _mqa(4, 64, 256),
+            _extra_dw(5, 5, 1024, 256),
+            _mqa(4, 64, 256),
+            _conv_next(5, 1024, 256),
+            _mqa(4, 64, 256),
+            _conv_next(5, 1024, 256),
+            ConvRow(out=960, kernel=1),
+        ),
+    )
+
+
+def mobilenet_v4_hybrid_medium_paper() -> ArchSpec:
+    """Table 13 as printed. It gives no heads and widths of keys; they are those of the released network."""
+    return _hybrid(
+        "mobilenet_v4_hybrid_medium_paper",
+        paper="arXiv:2404.10518, Table 13",
+        act=RE,
+        resolution=256,
+        rows=(
+            ConvRow(out=32, stride=2),  # 256
+            FusedRow(out=48, expanded=128, stride=2),  # 128
+            _extra_dw(3, 5, 192, 80, s=2),  # 64
+            _extra_dw(3, 3, 160, 80),  # 32
+            _extra_dw(3, 5, 480, 160, s=2),
+            *(_extra_dw(3, 3, 640, 160) for _ in range(2)),  # 16
+            _extra_dw(3, 5, 640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _extra_dw(3, 3, 640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _conv_next(3, 640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _ffn(640, 160),
+            _mqa(4, 64, 160, keys=2),
+            _conv_next(3, 640, 160),
+            _extra_dw(5, 5, 960, 256, s=2),
+            _extra_dw(5, 5, 1024, 256),  # 8
+            *(_extra_dw(3, 5, 1024, 256) for _ in range(2)),
+            _ffn(1024, 256),
+            _conv_next(3, 1024, 256),
+            _extra_dw(3, 5, 512, 256),
+            _mqa(4, 64, 256),
+            _extra_dw(5, 5, 1024, 256),
+            _mqa(4, 64, 256),
+            _ffn(1024, 256),
+            _mqa(4, 64, 256),
+            _ffn(1024, 256),
+            _mqa(4, 64, 256),
+            _conv_next(5, 1024, 256),
+            ConvRow(out=960, kernel=1),
+        ),
+    )
+
+
+def mobilenet_v4_hybrid_large() -> ArchSpec:
+    """Table 15. GELU as released (TF Model Garden, timm); the table names no activation."""
+    return _hybrid(
+        "mobilenet_v4_hybrid_large",
+        paper="arXiv:2404.10518, Table 15",
+        act=GE,
+        resolution=384,
+        rows=(
+            ConvRow(out=24, stride=2),  # 384
+            FusedRow(out=48, expanded=96, stride=2),  # 192
+            _extra_dw(3, 5, 192, 96, s=2),  # 96
+            _extra_dw(3, 3, 384, 96),  # 48
+            _extra_dw(3, 5, 384, 192, s=2),
+            *(_extra_dw(3, 3, 768, 192) for _ in range(3)),  # 24
+            _extra_dw(3, 5, 768, 192),
+            _extra_dw(5, 3, 768, 192),
+            *(row for _ in range(4) for row in (_extra_dw(5, 3, 768, 192), _mqa(8, 48, 192, keys=2))),
+            _conv_next(3, 768, 192),
+            _extra_dw(5, 5, 768, 512, s=2),
+            *(_extra_dw(5, 5, 2048, 512) for _ in range(3)),  # 12
+            _conv_next(5, 2048, 512),
+            _extra_dw(5, 3, 2048, 512),
+            *(_conv_next(5, 2048, 512) for _ in range(2)),
+            _extra_dw(5, 3, 2048, 512),
+            _extra_dw(5, 5, 2048, 512),
+            *(row for _ in range(4) for row in (_mqa(8, 64, 512), _conv_next(5, 2048, 512))),
+            ConvRow(out=960, kernel=1),
+        ),
+    )
+
+
+def _hybrid(name: str, *, paper: str, act: Activation, resolution: int, rows: tuple[Row, ...]) -> ArchSpec:
+    """What the hybrids share: one activation everywhere, and a layer scale behind every universal row."""
+    made: list[Row] = []
+    for row in rows:
+        if isinstance(row, UniversalRow):
+            made.append(msgspec.structs.replace(row, act=act, layer_scale=True))
+        elif isinstance(row, AttentionRow):
+            made.append(row)
+        else:
+            made.append(msgspec.structs.replace(row, act=act))
+    return ArchSpec(name=name, paper=paper, rows=tuple(made), head=_head(act), norm=NORM, resolution=resolution)
+
+
+def _head(act: Activation = RE) -> ClassifierHead:
+    return ClassifierHead(classes=1000, hidden=1280, hidden_norm=True, act=act, dropout=0.2)
+
+
+def _mqa(heads: int, width: int, out: int, *, keys: int = 1) -> Row:
+    """Mobile MQA (section 3.2); keys and values of one width, and a layer scale."""
+    return AttentionRow(out=out, heads=heads, key_width=width, value_width=width, keys_stride=keys, layer_scale=True)
 
 
 def _extra_dw(start: int, middle: int, expanded: int, out: int, *, s: int = 1) -> Row:

@@ -6,6 +6,7 @@ are the names of the table's layers (`rows.3.depthwise`), so a profile of the fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arch.rows import Activation, BottleneckRow, ConvRow, FusedRow, Layer, SeparableRow, UniversalRow
+from ..arch.rows import Activation, AttentionRow, BottleneckRow, ConvRow, FusedRow, Layer, SeparableRow, UniversalRow
 from ..arch.spec import ArchSpec, PlacedRow
 from ..bundle import Tensors
 from ..errors import FileFormatError, MissingExtraError, SpecError
@@ -52,6 +53,10 @@ class Graph:
         self.constants.append(self._from_array(np.ascontiguousarray(value), name))
         return name
 
+    def reshape(self, value: str, shape: list[int], *, name: str) -> str:
+        """Append a reshape; 0 keeps a dimension."""
+        return self.add("Reshape", value, self.constant(f"{name}.shape", np.array(shape, np.int64)), name=name)
+
     def tensor(self, name: str) -> NDArray[np.float32]:
         """A tensor of the bundle.
 
@@ -62,7 +67,17 @@ class Graph:
             raise FileFormatError(f"no tensor {name}", wanted="the tensors of the spec", do="use the matching bundle")
         return self.tensors[name]
 
-    def conv(self, value: str, layer: Layer, *, at: str, size: int, act: Activation, bare: bool = False) -> str:
+    def conv(
+        self,
+        value: str,
+        layer: Layer,
+        *,
+        at: str,
+        size: int,
+        act: Activation,
+        bare: bool = False,
+        times: NDArray[np.float32] | float = 1.0,
+    ) -> str:
         """A convolution with its norm folded in, then its activation.
 
         Args:
@@ -72,8 +87,11 @@ class Graph:
             size: of the input, pixels.
             act: behind the convolution.
             bare: the tensors lie at `at` itself, as those of squeeze-and-excite do.
+            times: a factor, or one per output channel, that is folded in behind the norm.
         """
         weight, bias = self.folded(at if bare else f"{at}.conv", f"{at}.norm" if layer.norm else None, layer)
+        factor = np.broadcast_to(np.asarray(times, np.float32), bias.shape)
+        weight, bias = weight * factor.reshape(-1, 1, 1, 1), bias * factor
         before, after = self._pads(layer, size)
         output = self.add(
             "Conv",
@@ -105,8 +123,17 @@ class Graph:
             return self.add("Clip", value, low, high, name=name)
         if act == "hard_swish":
             return self.add("HardSwish", value, name=name)
+        if act == "gelu":
+            # x / 2 * (1 + erf(x / sqrt 2)) in the order that engines recognise: Gelu itself came with opset 20.
+            root, one, half = (
+                self.constant(f"{name}.{k}", np.array(v, np.float32))
+                for k, v in (("root", math.sqrt(2)), ("one", 1), ("half", 0.5))
+            )
+            share = self.add("Erf", self.add("Div", value, root, name=f"{name}.scaled"), name=f"{name}.erf")
+            share = self.add("Add", share, one, name=f"{name}.share")
+            return self.add("Mul", self.add("Mul", value, share, name=f"{name}.twice"), half, name=name)
         raise SpecError(
-            f"activation is {act!r}", wanted="relu, relu6, hard_swish or none", do="correct act in the spec"
+            f"activation is {act!r}", wanted="relu, relu6, hard_swish, gelu or none", do="correct act in the spec"
         )
 
     def folded(self, conv: str, norm: str | None, layer: Layer) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -114,12 +141,16 @@ class Graph:
         weight = self.tensor(f"{conv}.weight").astype(np.float64)
         bias = self.tensor(f"{conv}.bias").astype(np.float64) if layer.bias else np.zeros(layer.out_channels)
         if norm is not None:
-            scale = self.tensor(f"{norm}.weight") / np.sqrt(
-                self.tensor(f"{norm}.running_var").astype(np.float64) + self.spec.norm.eps
-            )
+            scale, shift = self.norm(norm)
             weight *= scale.reshape(-1, *[1] * (weight.ndim - 1))
-            bias = (bias - self.tensor(f"{norm}.running_mean")) * scale + self.tensor(f"{norm}.bias")
+            bias = bias * scale + shift
         return weight.astype(np.float32), bias.astype(np.float32)
+
+    def norm(self, at: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What a norm multiplies each channel with and then adds, in inference."""
+        variance = self.tensor(f"{at}.running_var").astype(np.float64) + self.spec.norm.eps
+        scale = self.tensor(f"{at}.weight") / np.sqrt(variance)
+        return scale, self.tensor(f"{at}.bias") - self.tensor(f"{at}.running_mean") * scale
 
     def _pads(self, layer: Layer, size: int) -> tuple[int, int]:
         if self.spec.padding == "symmetric" or layer.stride == 1:
@@ -227,11 +258,64 @@ def _fused_row(graph: Graph, value: str, placed: PlacedRow) -> str:
 def _universal_row(graph: Graph, value: str, placed: PlacedRow) -> str:
     row: UniversalRow = placed.row  # type: ignore[assignment]
     at, block, size = f"rows.{placed.index}", value, placed.in_size
+    scale = graph.tensor(f"{at}.layer_scale.gamma") if row.layer_scale else 1.0
     for layer in row.layers(placed.in_channels):
+        if layer.kind == "scale":
+            continue  # folded into the projection before it
         act = row.act if layer.name in ("expand", "middle") else "none"
-        block = graph.conv(block, layer, at=f"{at}.{layer.name}", size=size, act=act)
+        times = scale if layer.name == "project" else 1.0
+        block = graph.conv(block, layer, at=f"{at}.{layer.name}", size=size, act=act, times=times)
         size = -(-size // layer.stride)
     return graph.add("Add", value, block, name=f"{at}.sum") if row.residual(placed.in_channels) else block
+
+
+def _attention_row(graph: Graph, value: str, placed: PlacedRow) -> str:
+    row: AttentionRow = placed.row  # type: ignore[assignment]
+    layers = {layer.name: layer for layer in row.layers(placed.in_channels)}
+    at, side = f"rows.{placed.index}", placed.in_size
+    keys = layers["attend"].keys(side)
+
+    def rows_of(name: str, heads: int, count: int) -> list[int]:
+        return [0, heads, layers[name].out_channels // heads, count]  # 0: the batch, whatever it is
+
+    normed = _norm_alone(graph, value, layers["norm"], at=f"{at}.norm")
+    query = graph.conv(
+        normed, layers["query"], at=f"{at}.query", size=side, act="none", times=1 / math.sqrt(row.key_width)
+    )
+    query = graph.reshape(query, rows_of("query", row.heads, side**2), name=f"{at}.query.heads")
+    query = graph.add("Transpose", query, name=f"{at}.query.rows", perm=[0, 1, 3, 2])
+    parts = []
+    for name in ("key", "value"):
+        part, size = normed, side
+        if f"{name}_down" in layers:
+            part = graph.conv(part, layers[f"{name}_down"], at=f"{at}.{name}_down", size=size, act="none")
+            size = -(-size // row.keys_stride)
+        part = graph.conv(part, layers[name], at=f"{at}.{name}", size=size, act="none")
+        parts.append(graph.reshape(part, rows_of(name, 1, keys), name=f"{at}.{name}.head"))
+    values = graph.add("Transpose", parts[1], name=f"{at}.value.rows", perm=[0, 1, 3, 2])
+    shares = graph.add(
+        "Softmax", graph.add("MatMul", query, parts[0], name=f"{at}.scores"), name=f"{at}.shares", axis=-1
+    )
+    found = graph.add("MatMul", shares, values, name=f"{at}.attend")
+    found = graph.add("Transpose", found, name=f"{at}.attend.planes", perm=[0, 1, 3, 2])
+    found = graph.reshape(found, [0, layers["attend"].out_channels, side, side], name=f"{at}.attend.map")
+    scale = graph.tensor(f"{at}.layer_scale.gamma") if row.layer_scale else 1.0
+    block = graph.conv(found, layers["project"], at=f"{at}.project", size=side, act="none", times=scale)
+    return graph.add("Add", value, block, name=f"{at}.sum") if row.residual(placed.in_channels) else block
+
+
+def _norm_alone(graph: Graph, value: str, layer: Layer, *, at: str) -> str:
+    """A norm with no convolution before it: a depthwise one of one pixel, so that int8 has a scale per channel."""
+    factor, shift = graph.norm(at)
+    return graph.add(
+        "Conv",
+        value,
+        graph.constant(f"{at}.weight", factor.reshape(-1, 1, 1, 1).astype(np.float32)),
+        graph.constant(f"{at}.bias", shift.astype(np.float32)),
+        name=at,
+        kernel_shape=[1, 1],
+        group=layer.groups,
+    )
 
 
 EMITTERS: Mapping[type[Any], Callable[[Graph, str, PlacedRow], str]] = MappingProxyType(
@@ -241,6 +325,7 @@ EMITTERS: Mapping[type[Any], Callable[[Graph, str, PlacedRow], str]] = MappingPr
         BottleneckRow: _bottleneck_row,
         FusedRow: _fused_row,
         UniversalRow: _universal_row,
+        AttentionRow: _attention_row,
     }
 )
 

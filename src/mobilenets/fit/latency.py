@@ -221,14 +221,22 @@ def untrained_bundle(spec: ArchSpec) -> Bundle:
 def _layer_tensors(
     at: str, layer: Layer, rng: np.random.Generator, *, bare: bool, norm_at: str | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    conv = at if bare else f"{at}.conv"
-    shape: tuple[int, ...] = (layer.out_channels, layer.in_channels // layer.groups)
-    if layer.kind != "linear":
-        shape = (*shape, layer.kernel, layer.kernel)
-    scale = math.sqrt(2 / math.prod(shape[1:]))
-    made = {f"{conv}.weight": (rng.standard_normal(shape) * scale).astype(np.float32)}
-    if layer.bias:
-        made[f"{conv}.bias"] = np.zeros(layer.out_channels, np.float32)
+    if layer.kind == "attention":
+        return {}  # products of tensors that other layers made
+    if layer.kind == "scale":
+        return {f"{at}.gamma": np.ones(layer.out_channels, np.float32)}
+    made: dict[str, NDArray[np.float32]] = {}
+    if layer.kind == "norm":
+        norm_at = at
+    else:
+        conv = at if bare else f"{at}.conv"
+        shape: tuple[int, ...] = (layer.out_channels, layer.in_channels // layer.groups)
+        if layer.kind != "linear":
+            shape = (*shape, layer.kernel, layer.kernel)
+        scale = math.sqrt(2 / math.prod(shape[1:]))
+        made[f"{conv}.weight"] = (rng.standard_normal(shape) * scale).astype(np.float32)
+        if layer.bias:
+            made[f"{conv}.bias"] = np.zeros(layer.out_channels, np.float32)
     if layer.norm:
         for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
             made[f"{norm_at or f'{at}.norm'}.{name}"] = np.full(layer.out_channels, value, np.float32)

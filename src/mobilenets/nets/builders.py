@@ -10,120 +10,22 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arch.rows import Activation, BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
+from ..arch.rows import (
+    AttentionRow,
+    BottleneckRow,
+    ConvRow,
+    FusedRow,
+    Row,
+    SeparableRow,
+    UniversalRow,
+)
 from ..arch.spec import Norm, Padding
 from ..errors import SpecError
-from .activations import ReLU, ReLU6
-from .depthwise import DepthwiseConv2d
+from .parts import ConvNormAct, LayerScale, MultiQueryAttention, SqueezeExcite
 
-__all__ = [
-    "BUILDERS",
-    "BottleneckRowModule",
-    "ConvNormAct",
-    "SqueezeExcite",
-    "UniversalRowModule",
-    "activation",
-    "build_row",
-]
-
-
-def activation(name: Activation) -> nn.Module:
-    """The module of an activation's name.
-
-    Raises:
-        SpecError: there is no such activation.
-    """
-    if name == "relu":
-        return ReLU()
-    if name == "relu6":
-        return ReLU6()
-    if name == "hard_swish":
-        # Not in place: on CPUs, writing bfloat16 over its own input is slower than writing it elsewhere.
-        return nn.Hardswish()
-    if name == "none":
-        return nn.Identity()
-    raise SpecError(f"activation is {name!r}", wanted="relu, relu6, hard_swish or none", do="correct act in that row")
-
-
-class SamePad(nn.Module):
-    """TensorFlow's SAME padding: as much as the output size ceil(n / stride) needs, the odd pixel at the end.
-
-    `kernel` is what the kernel spans: with dilation, more than it has taps.
-    """
-
-    def __init__(self, *, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.kernel = kernel
-        self.stride = stride
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, H + pad, W + pad)."""
-        height, width = (self._total(size) for size in inputs.shape[-2:])
-        return F.pad(inputs, (width // 2, width - width // 2, height // 2, height - height // 2))
-
-    def _total(self, size: int) -> int:
-        rest = size % self.stride or self.stride
-        return max(self.kernel - rest, 0)
-
-
-class ConvNormAct(nn.Module):
-    """One layer of a table as torch runs it: [pad], convolution, [batch norm], activation."""
-
-    def __init__(self, layer: Layer, act: Activation, *, norm: Norm, padding: Padding) -> None:
-        super().__init__()
-        if padding not in ("symmetric", "same"):
-            raise SpecError(f"padding is {padding!r}", wanted="'symmetric' or 'same'", do="correct padding in the spec")
-        strided = layer.stride > 1
-        # With stride 1 and an odd kernel both conventions pad the same, so only strided layers need their own pad.
-        self.pad = SamePad(kernel=layer.reach, stride=layer.stride) if padding == "same" and strided else nn.Identity()
-        inside = 0 if padding == "same" and strided else layer.reach // 2
-        self.conv: nn.Module
-        if layer.kind == "depthwise":
-            self.conv = DepthwiseConv2d(
-                layer.out_channels,
-                layer.kernel,
-                stride=layer.stride,
-                padding=inside,
-                dilation=layer.dilation,
-                bias=layer.bias,
-            )
-        else:
-            self.conv = nn.Conv2d(
-                layer.in_channels,
-                layer.out_channels,
-                layer.kernel,
-                stride=layer.stride,
-                padding=inside,
-                dilation=layer.dilation,
-                groups=layer.groups,
-                bias=layer.bias,
-            )
-        self.norm = (
-            nn.BatchNorm2d(layer.out_channels, eps=norm.eps, momentum=norm.momentum) if layer.norm else nn.Identity()
-        )
-        self.act = activation(act)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        outputs: Tensor = self.act(self.norm(self.conv(self.pad(inputs))))
-        return outputs
-
-
-class SqueezeExcite(nn.Module):
-    """Squeeze-and-excite (V3 section 5.3): mean per channel, 1x1 to `squeeze`, ReLU, 1x1 back, hard sigmoid, scale."""
-
-    def __init__(self, squeeze: Layer, excite: Layer) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(squeeze.in_channels, squeeze.out_channels, 1)
-        self.excite = nn.Conv2d(excite.in_channels, excite.out_channels, 1)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) to the same, each channel scaled by a number in [0, 1]."""
-        scale = F.relu(self.squeeze(F.adaptive_avg_pool2d(inputs, 1)))
-        return inputs * F.hardsigmoid(self.excite(scale))
+__all__ = ["BUILDERS", "AttentionRowModule", "BottleneckRowModule", "UniversalRowModule", "build_row"]
 
 
 class ConvRowModule(nn.Module):
@@ -206,7 +108,8 @@ class UniversalRowModule(nn.Module):
         self.residual = row.residual(in_channels)
         for layer in row.layers(in_channels):
             act = row.act if layer.name in ("expand", "middle") else "none"
-            self.add_module(layer.name, ConvNormAct(layer, act, norm=norm, padding=padding))
+            module = LayerScale(layer) if layer.kind == "scale" else ConvNormAct(layer, act, norm=norm, padding=padding)
+            self.add_module(layer.name, module)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
@@ -222,6 +125,36 @@ class UniversalRowModule(nn.Module):
         return (inputs + outputs if self.residual else outputs), expansion
 
 
+class AttentionRowModule(nn.Module):
+    """An `AttentionRow` (V4 section 3.2)."""
+
+    def __init__(self, row: AttentionRow, in_channels: int, *, norm: Norm, padding: Padding) -> None:
+        super().__init__()
+        layers = {layer.name: layer for layer in row.layers(in_channels)}
+        self.residual = row.residual(in_channels)
+        self.norm = nn.BatchNorm2d(in_channels, eps=norm.eps, momentum=norm.momentum)
+
+        def part(name: str) -> nn.Module:
+            return ConvNormAct(layers[name], "none", norm=norm, padding=padding) if name in layers else nn.Identity()
+
+        # In the order of the table's layers, so that a state dict reads like it.
+        self.query = part("query")
+        self.key_down = part("key_down")
+        self.key = part("key")
+        self.value_down = part("value_down")
+        self.value = part("value")
+        self.attend = MultiQueryAttention(layers["attend"])
+        self.project = part("project")
+        self.layer_scale: nn.Module = LayerScale(layers["layer_scale"]) if row.layer_scale else nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, H, W)."""
+        normed = self.norm(inputs)
+        key, value = self.key(self.key_down(normed)), self.value(self.value_down(normed))
+        outputs: Tensor = self.layer_scale(self.project(self.attend(self.query(normed), key, value)))
+        return inputs + outputs if self.residual else outputs
+
+
 BUILDERS: Mapping[type[Any], Callable[..., nn.Module]] = MappingProxyType(
     {
         ConvRow: ConvRowModule,
@@ -229,6 +162,7 @@ BUILDERS: Mapping[type[Any], Callable[..., nn.Module]] = MappingProxyType(
         BottleneckRow: BottleneckRowModule,
         FusedRow: FusedRowModule,
         UniversalRow: UniversalRowModule,
+        AttentionRow: AttentionRowModule,
     }
 )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..arch.knobs import OutputStride, with_output_stride
-from ..arch.rows import BottleneckRow, ConvRow, FusedRow, SeparableRow, UniversalRow
+from ..arch.rows import BottleneckRow, ConvRow, Row, UniversalRow
 from ..arch.spec import ArchSpec, PlacedRow
 from ..errors import SpecError
 from .builders import BottleneckRowModule, UniversalRowModule, build_row
@@ -164,11 +164,10 @@ def _expansion(spec: ArchSpec, placed: PlacedRow) -> Level:
     if isinstance(row, BottleneckRow | UniversalRow) and row.expanded is not None:
         if isinstance(row, BottleneckRow) or row.middle_kernel is not None:
             return Level(reduction=reduction, channels=row.expanded, row=placed.index, tap="expansion")
-    elif not isinstance(row, ConvRow | SeparableRow | BottleneckRow | FusedRow | UniversalRow):
+    elif not isinstance(row, Row):
         raise SpecError(f"a row of type {type(row).__name__}", wanted="a row of arch.rows", do="add it to the taps")
     raise SpecError(
         f"row {placed.index} of {spec.name} has no expansion at stride {reduction}",
         wanted="a bottleneck that expands before it strides",
         do='use tap="output" for this table',
     )
-

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..arch.rows import Layer
 from ..arch.spec import ArchSpec, ClassifierHead, Norm
 from ..errors import FileFormatError
-from .builders import activation, build_row
+from .builders import AttentionRowModule, build_row
 from .depthwise import DepthwiseConv2d
+from .parts import activation
 
 __all__ = ["Network", "build", "initialise", "load_tensors", "tensors_of"]
 
@@ -65,7 +66,8 @@ class Network(nn.Module):
 def build(spec: ArchSpec) -> Network:
     """The network of a table, with fresh weights from torch's global random state.
 
-    Convolutions: normal, variance 2 / fan-out (He et al. 2015); classifier: normal, 0.01; norms: 1 and 0.
+    Convolutions: normal, variance 2 / fan-out (He et al. 2015); those of an attention, whose scores must start small:
+    uniform (Glorot and Bengio 2010); classifier: normal, 0.01; norms: 1 and 0; layer scales: 1e-5.
     """
     network = Network(spec)
     initialise(network)
@@ -74,8 +76,13 @@ def build(spec: ArchSpec) -> Network:
 
 def initialise(network: nn.Module) -> None:
     """Draw fresh weights in place, as `build` does."""
+    attention = {
+        part for module in network.modules() if isinstance(module, AttentionRowModule) for part in module.modules()
+    }
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | DepthwiseConv2d):
+        if isinstance(module, nn.Conv2d | DepthwiseConv2d) and module in attention:
+            nn.init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Conv2d | DepthwiseConv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

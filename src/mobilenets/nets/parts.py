@@ -1,0 +1,150 @@
+"""The parts that rows are built of: convolution with norm and activation, squeeze-and-excite, attention."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..arch.rows import Activation, Layer
+from ..arch.spec import Norm, Padding
+from ..errors import SpecError
+from .activations import ReLU, ReLU6
+from .depthwise import DepthwiseConv2d
+
+__all__ = ["ConvNormAct", "LayerScale", "MultiQueryAttention", "SqueezeExcite", "activation"]
+
+
+FIRST_SCALE: Final = 1e-5  # of a layer scale, as V4's hybrids were trained (Model Garden, timm)
+
+
+def activation(name: Activation) -> nn.Module:
+    """The module of an activation's name.
+
+    Raises:
+        SpecError: there is no such activation.
+    """
+    if name == "relu":
+        return ReLU()
+    if name == "relu6":
+        return ReLU6()
+    if name == "hard_swish":
+        # Not in place: on CPUs, writing bfloat16 over its own input is slower than writing it elsewhere.
+        return nn.Hardswish()
+    if name == "gelu":
+        return nn.GELU()  # with erf, not one of its approximations
+    if name == "none":
+        return nn.Identity()
+    raise SpecError(
+        f"activation is {name!r}", wanted="relu, relu6, hard_swish, gelu or none", do="correct act in that row"
+    )
+
+
+class SamePad(nn.Module):
+    """TensorFlow's SAME padding: as much as the output size ceil(n / stride) needs, the odd pixel at the end.
+
+    `kernel` is what the kernel spans: with dilation, more than it has taps.
+    """
+
+    def __init__(self, *, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H + pad, W + pad)."""
+        height, width = (self._total(size) for size in inputs.shape[-2:])
+        return F.pad(inputs, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+    def _total(self, size: int) -> int:
+        rest = size % self.stride or self.stride
+        return max(self.kernel - rest, 0)
+
+
+class ConvNormAct(nn.Module):
+    """One layer of a table as torch runs it: [pad], convolution, [batch norm], activation."""
+
+    def __init__(self, layer: Layer, act: Activation, *, norm: Norm, padding: Padding) -> None:
+        super().__init__()
+        if padding not in ("symmetric", "same"):
+            raise SpecError(f"padding is {padding!r}", wanted="'symmetric' or 'same'", do="correct padding in the spec")
+        strided = layer.stride > 1
+        # With stride 1 and an odd kernel both conventions pad the same, so only strided layers need their own pad.
+        self.pad = SamePad(kernel=layer.reach, stride=layer.stride) if padding == "same" and strided else nn.Identity()
+        inside = 0 if padding == "same" and strided else layer.reach // 2
+        self.conv: nn.Module
+        if layer.kind == "depthwise":
+            self.conv = DepthwiseConv2d(
+                layer.out_channels,
+                layer.kernel,
+                stride=layer.stride,
+                padding=inside,
+                dilation=layer.dilation,
+                bias=layer.bias,
+            )
+        else:
+            self.conv = nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                layer.kernel,
+                stride=layer.stride,
+                padding=inside,
+                dilation=layer.dilation,
+                groups=layer.groups,
+                bias=layer.bias,
+            )
+        self.norm = (
+            nn.BatchNorm2d(layer.out_channels, eps=norm.eps, momentum=norm.momentum) if layer.norm else nn.Identity()
+        )
+        self.act = activation(act)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        outputs: Tensor = self.act(self.norm(self.conv(self.pad(inputs))))
+        return outputs
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excite (V3 section 5.3): mean per channel, 1x1 to `squeeze`, ReLU, 1x1 back, hard sigmoid, scale."""
+
+    def __init__(self, squeeze: Layer, excite: Layer) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(squeeze.in_channels, squeeze.out_channels, 1)
+        self.excite = nn.Conv2d(excite.in_channels, excite.out_channels, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) to the same, each channel scaled by a number in [0, 1]."""
+        scale = F.relu(self.squeeze(F.adaptive_avg_pool2d(inputs, 1)))
+        return inputs * F.hardsigmoid(self.excite(scale))
+
+
+class LayerScale(nn.Module):
+    """A trained factor per channel (Touvron et al. 2021), first 1e-5 as V4's hybrids were trained."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((layer.out_channels,), FIRST_SCALE))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        return inputs * self.gamma.view(1, -1, 1, 1)
+
+
+class MultiQueryAttention(nn.Module):
+    """Every query of every head against one set of keys and values (Shazeer 2019)."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.heads = layer.groups
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(N, heads * K, H, W), (N, K, h, w) and (N, V, h, w) to (N, heads * V, H, W)."""
+        batch, channels, height, width = query.shape
+        queries = query.reshape(batch, self.heads, channels // self.heads, height * width).transpose(2, 3)
+        # All heads share the keys, so they are one head with as many times more queries.
+        keys, values = (part.flatten(2).transpose(1, 2).unsqueeze(1) for part in (key, value))
+        found: Tensor = F.scaled_dot_product_attention(queries.flatten(1, 2).unsqueeze(1), keys, values)
+        planes = found.reshape(batch, self.heads, height * width, value.shape[1]).transpose(2, 3)
+        return planes.reshape(batch, self.heads * value.shape[1], height, width)
