@@ -5,14 +5,17 @@ from hypothesis import strategies as st
 
 from mobilenets.arch import (
     CATALOG,
+    VARIANTS,
     ArchSpec,
     BottleneckRow,
     compose,
     cost,
+    deeper,
     find,
     for_small_images,
     full_convolutions,
     make_divisible,
+    reduced_tail,
     shallow,
     with_channels,
     with_classes,
@@ -35,6 +38,72 @@ def test_shallow_matches_table_5_of_v1() -> None:
 def test_full_convolutions_match_table_4_of_v1() -> None:
     counted = cost(full_convolutions(find("mobilenet_v1")))
     assert (counted.parameters, counted.mult_adds) == (29_294_088, 4_867_293_184)
+
+
+def test_the_variants_of_v1_are_known_by_name_with_alpha_and_resolution() -> None:
+    assert find("mobilenet_v1_shallow").rows == shallow(find("mobilenet_v1")).rows
+    assert find("mobilenet_v1_full_convolutions").rows == full_convolutions(find("mobilenet_v1")).rows
+    narrow = find("mobilenet_v1_shallow_0.75_160")
+    assert narrow.rows == shallow(with_width(find("mobilenet_v1"), 0.75)).rows
+    assert narrow.resolution == 160
+
+
+@pytest.mark.parametrize(("base", "first"), [("mobilenet_v3_large", 13), ("mobilenet_v3_small", 9)])
+def test_a_reduced_tail_halves_the_outputs_that_tf_slim_halves(base: str, first: int) -> None:
+    whole, reduced = find(base), find(f"{base}_reduced_tail")
+    assert reduced.rows[:first] == whole.rows[:first]
+    assert [row.out * 2 for row in reduced.rows[first:]] == [row.out for row in whole.rows[first:]]
+    assert reduced.rows[first].expanded == whole.rows[first].expanded  # what SSDLite reads at stride 16
+    assert [row.expanded * 2 for row in reduced.rows[first + 1 : -1]] == [
+        r.expanded for r in whole.rows[first + 1 : -1]
+    ]
+    assert reduced.head.hidden * 2 == whole.head.hidden
+
+
+def test_minimalistic_v3_has_no_squeeze_and_excite_hard_swish_or_wide_kernel() -> None:
+    for base, parameters in (("mobilenet_v3_large", 3_924_288), ("mobilenet_v3_small", 2_044_736)):
+        spec = find(f"{base}_minimalistic")
+        assert cost(spec).parameters == parameters
+        assert {row.act for row in spec.rows} | {spec.head.act} == {"relu"}
+        assert {row.kernel for row in spec.rows} == {1, 3}
+        assert not any(row.squeezed for row in spec.rows if isinstance(row, BottleneckRow))
+
+
+def test_torchvision_narrows_v3_by_a_rule_of_its_own() -> None:
+    for base, paper, theirs in (
+        ("mobilenet_v3_large", 3_993_528, 3_377_576),
+        ("mobilenet_v3_small", 2_041_872, 1_653_920),
+    ):
+        assert cost(find(f"{base}_0.75_224")).parameters == paper
+        assert cost(find(f"{base}_torchvision_0.75_224")).parameters == theirs
+        assert find(f"{base}_torchvision").rows == find(base).rows
+
+
+def test_torchvision_has_no_rule_of_its_own_for_v1() -> None:
+    with pytest.raises(SpecError, match=r"row 1 of mobilenet_v1 is a SeparableRow"):
+        with_width(find("mobilenet_v1"), 0.5, rule="torchvision")
+    with pytest.raises(SpecError, match="'paper' or 'torchvision'"):
+        with_width(find("mobilenet_v1"), 0.5, rule="keras")  # type: ignore[arg-type]
+
+
+def test_deeper_repeats_the_last_row_of_every_stage_but_the_first_and_last() -> None:
+    def stages(spec: ArchSpec) -> list[int]:
+        outs = [row.out for row in spec.rows[1:-1]]
+        return [outs.count(out) for out in dict.fromkeys(outs)]
+
+    assert stages(find("mobilenet_v2")) == [1, 2, 3, 4, 3, 3, 1]
+    assert stages(deeper(find("mobilenet_v2"), 1.2)) == [1, 3, 4, 5, 4, 4, 1]
+    assert stages(deeper(find("mobilenet_v2"), 1.4)) == [1, 3, 5, 6, 5, 5, 1]
+    assert deeper(find("mobilenet_v2"), 1.0).rows == find("mobilenet_v2").rows
+    with pytest.raises(SpecError, match="at least 1"):
+        deeper(find("mobilenet_v2"), 0.5)
+    with pytest.raises(SpecError, match="stages of bottlenecks"):
+        deeper(find("mobilenet_v1"), 1.2)
+
+
+def test_a_reduced_tail_of_v1_is_refused() -> None:
+    with pytest.raises(SpecError, match="start from mobilenet_v3_large"):
+        reduced_tail(find("mobilenet_v1"))
 
 
 @pytest.mark.parametrize("knob", [shallow, full_convolutions])
@@ -132,7 +201,7 @@ def test_knobs_leave_their_input_alone() -> None:
     assert spec.digest == before == find("mobilenet_v3_small").digest
 
 
-@given(base=BASES, alpha=ALPHAS, resolution=st.integers(28, 320), small=st.booleans())
+@given(base=st.sampled_from([*CATALOG, *VARIANTS]), alpha=ALPHAS, resolution=st.integers(28, 320), small=st.booleans())
 def test_a_composed_name_finds_the_same_network(base: str, alpha: float, resolution: int, small: bool) -> None:
     spec = compose(base, alpha=alpha, resolution=resolution, stride="small" if small else None)
     assert find(spec.name) == spec

@@ -96,10 +96,18 @@ def test_a_spec_file_that_is_not_json_is_refused(tmp_path) -> None:
         ("timm/mobilenetv3_large_075", "mobilenet_v3_large_0.75_224"),
         ("mobilenetv1_100", "mobilenet_v1"),
         ("mobilenet_v2_0.5_32_s8", "mobilenet_v2_0.5_32_s8"),
+        ("mobilenetv2_110d", "mobilenetv2_110d"),
+        ("timm/mobilenetv4_hybrid_medium", "mobilenet_v4_hybrid_medium"),
+        ("mobilenetv4_hybrid_large_075", "mobilenetv4_hybrid_large_075"),
+        ("tf_mobilenetv3_small_minimal_100", "tf_mobilenetv3_small_minimal_100"),
+        ("torchvision/mobilenet_v3_large", "mobilenet_v3_large"),
+        ("mobilenet_v3_small_torchvision_0.75_224", "mobilenet_v3_small_torchvision_0.75_224"),
+        ("mobilenet_v1_full_convolutions_0.5_128", "mobilenet_v1_full_convolutions_0.5_128"),
     ],
 )
 def test_names_of_tf_slim_timm_and_torchvision_resolve(alias: str, name: str) -> None:
     assert find(alias).name == name
+    assert find(name) == find(alias)
 
 
 @pytest.mark.parametrize("name", ["mobilnet_v2", "resnet50", "", "mobilenet_v2_", "mobilenet_v2_0.5_x", "mobilenet_v9"])

@@ -1,12 +1,10 @@
 """MobileNets as tables: rows, knobs, cost. No torch, no numpy."""
 
-from .catalog import CATALOG, NameParts, compose, find, load_spec, split_name
+from .catalog import CATALOG, VARIANTS, NameParts, compose, find, load_spec, split_name
 from .cost import Cost, LayerCost, TypeCost, cost
 from .knobs import (
     for_small_images,
-    full_convolutions,
     make_divisible,
-    shallow,
     with_channels,
     with_classes,
     with_output_stride,
@@ -17,9 +15,11 @@ from .published import Fact, facts
 from .recount import Check, verify
 from .rows import AttentionRow, BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
 from .spec import ArchSpec, ClassifierHead, Norm, PlacedRow
+from .variants import deeper, full_convolutions, reduced_tail, shallow
 
 __all__ = [
     "CATALOG",
+    "VARIANTS",
     "ArchSpec",
     "AttentionRow",
     "BottleneckRow",
@@ -40,12 +40,14 @@ __all__ = [
     "UniversalRow",
     "compose",
     "cost",
+    "deeper",
     "facts",
     "find",
     "for_small_images",
     "full_convolutions",
     "load_spec",
     "make_divisible",
+    "reduced_tail",
     "shallow",
     "split_name",
     "verify",

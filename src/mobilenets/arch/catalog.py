@@ -12,11 +12,16 @@ import msgspec
 
 from ..errors import SpecError, UnknownNameError
 from ..files import read_json
-from .knobs import for_small_images, with_classes, with_resolution, with_width
+from .knobs import WidthRule, for_small_images, with_classes, with_resolution, with_width
 from .spec import ArchSpec
 from .v1 import mobilenet_v1
 from .v2 import mobilenet_v2
-from .v3 import mobilenet_v3_large, mobilenet_v3_small
+from .v3 import (
+    mobilenet_v3_large,
+    mobilenet_v3_large_minimalistic,
+    mobilenet_v3_small,
+    mobilenet_v3_small_minimalistic,
+)
 from .v4 import (
     mobilenet_v4_conv_large,
     mobilenet_v4_conv_medium,
@@ -25,8 +30,9 @@ from .v4 import (
     mobilenet_v4_hybrid_medium,
     mobilenet_v4_hybrid_medium_paper,
 )
+from .variants import deeper, full_convolutions, reduced_tail, shallow
 
-__all__ = ["CATALOG", "NameParts", "compose", "find", "load_spec", "split_name"]
+__all__ = ["CATALOG", "VARIANTS", "NameParts", "compose", "find", "load_spec", "split_name"]
 
 CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     {
@@ -34,12 +40,27 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
         "mobilenet_v2": mobilenet_v2,
         "mobilenet_v3_large": mobilenet_v3_large,
         "mobilenet_v3_small": mobilenet_v3_small,
+        "mobilenet_v3_large_minimalistic": mobilenet_v3_large_minimalistic,
+        "mobilenet_v3_small_minimalistic": mobilenet_v3_small_minimalistic,
         "mobilenet_v4_conv_small": mobilenet_v4_conv_small,
         "mobilenet_v4_conv_medium": mobilenet_v4_conv_medium,
         "mobilenet_v4_conv_large": mobilenet_v4_conv_large,
         "mobilenet_v4_hybrid_medium": mobilenet_v4_hybrid_medium,
-        "mobilenet_v4_hybrid_medium_paper": mobilenet_v4_hybrid_medium_paper,
         "mobilenet_v4_hybrid_large": mobilenet_v4_hybrid_large,
+    }
+)
+
+# What a paper or a library makes of a catalogue row, by name: no families of their own, but alpha and resolution can be
+# set as for one.
+VARIANTS: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
+    {
+        "mobilenet_v1_full_convolutions": lambda: full_convolutions(mobilenet_v1()),
+        "mobilenet_v1_shallow": lambda: shallow(mobilenet_v1()),
+        "mobilenet_v3_large_reduced_tail": lambda: reduced_tail(mobilenet_v3_large()),
+        "mobilenet_v3_small_reduced_tail": lambda: reduced_tail(mobilenet_v3_small()),
+        "mobilenet_v3_large_torchvision": mobilenet_v3_large,  # torchvision narrows it by a rule of its own
+        "mobilenet_v3_small_torchvision": mobilenet_v3_small,
+        "mobilenet_v4_hybrid_medium_paper": mobilenet_v4_hybrid_medium_paper,
     }
 )
 
@@ -48,10 +69,14 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
 _NAME = re.compile(
     r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
 )
-# timm: mobilenetv2_035; the number is 100 x alpha.
+# timm: mobilenetv2_035; the number is 100 x alpha. `tf_` is for V3 with SAME padding, as TensorFlow trained it.
 _TIMM = re.compile(
-    r"mobilenetv(?P<version>1|2|3_large|3_small|4_conv_(?:small|medium|large)|4_hybrid_(?:medium|large))(?:_(?P<percent>\d{3}))?"
+    r"mobilenetv(?P<version>1|2|3_large|3_small|4_conv_(?:small|medium|large)|4_hybrid_(?:medium|large))"
+    r"(?:_(?P<percent>\d{3}))?"
 )
+_TIMM_TF = re.compile(r"tf_mobilenetv3_(?P<size>large|small)(?P<minimal>_minimal)?_(?P<percent>\d{3})")
+# timm's deeper V2: width and depth; the stem and the last layer keep their channels.
+_TIMM_DEEPER = MappingProxyType({"mobilenetv2_110d": (1.1, 1.2), "mobilenetv2_120d": (1.2, 1.4)})
 _PREFIXES = ("google/", "timm/", "torchvision/", "timm:", "torchvision:")
 
 
@@ -68,8 +93,9 @@ def find(name: str) -> ArchSpec:
     """The table that a name stands for.
 
     Args:
-        name: `mobilenet_v2`, `mobilenet_v1_0.75_192`, timm's `mobilenetv3_small_075`, `mobilenet_v2_0.5_32_s8`
-            (strides turned off until the total stride is 8), or the path of a spec's `.json`.
+        name: `mobilenet_v2`, `mobilenet_v1_0.75_192`, a variant such as `mobilenet_v1_shallow_0.75_192`, timm's
+            `mobilenetv3_small_075`, `mobilenet_v2_0.5_32_s8` (strides turned off until the total stride is 8), or the
+            path of a spec's `.json`.
 
     Raises:
         UnknownNameError: no such name; says which known names are near.
@@ -80,18 +106,24 @@ def find(name: str) -> ArchSpec:
     plain = name
     for prefix in _PREFIXES:
         plain = plain.removeprefix(prefix)
+    if plain in _TIMM_DEEPER:
+        return _find_timm_deeper(plain)
     if timm := _TIMM.fullmatch(plain):
-        return _find_timm(f"mobilenet_v{timm['version']}", int(timm["percent"] or 100))
+        return _find_timm(f"mobilenet_v{timm['version']}", int(timm["percent"] or 100), name=plain)
+    if timm := _TIMM_TF.fullmatch(plain):
+        base = f"mobilenet_v3_{timm['size']}" + ("_minimalistic" if timm["minimal"] else "")
+        spec = _find_timm(base, int(timm["percent"]), name=plain)
+        return msgspec.structs.replace(spec, padding="same", name=plain)
     parts = split_name(plain)
     if parts is None:
-        raise UnknownNameError("model", name, known=CATALOG)
+        raise UnknownNameError("model", name, known=(*CATALOG, *VARIANTS))
     return compose(parts.base, alpha=parts.alpha, resolution=parts.resolution, stride=parts.stride)
 
 
 def split_name(name: str) -> NameParts | None:
-    """What a name of our own scheme says; None when it is not one, or its base is not in the catalogue."""
+    """What a name of our own scheme says; None when it is not one, or its base is neither in CATALOG nor VARIANTS."""
     match = _NAME.fullmatch(name)
-    if match is None or match["base"] not in CATALOG:
+    if match is None or (match["base"] not in CATALOG and match["base"] not in VARIANTS):
         return None
     return NameParts(
         base=match["base"],
@@ -112,7 +144,8 @@ def compose(
     """A catalogue row with its knobs set, under the name that `find` resolves to the same network.
 
     Args:
-        base: a name in `CATALOG`.
+        base: a name in `CATALOG` or `VARIANTS`. Those that end in `_torchvision` are narrowed by torchvision's rule
+            (`with_width`).
         alpha: width multiplier.
         resolution: input side in pixels; None: the paper's.
         stride: total stride after turning strides off; "small": as `for_small_images` finds it; None: the
@@ -120,13 +153,15 @@ def compose(
         classes: number of classes; None: the paper's 1000.
 
     Raises:
-        UnknownNameError: `base` is not in the catalogue.
+        UnknownNameError: `base` is in neither.
         SpecError: a knob cannot be set so.
     """
-    if base not in CATALOG:
-        raise UnknownNameError("model", base, known=CATALOG)
-    original = CATALOG[base]()
-    spec = original if alpha == 1.0 else with_width(original, alpha)
+    make = CATALOG.get(base) or VARIANTS.get(base)
+    if make is None:
+        raise UnknownNameError("model", base, known=(*CATALOG, *VARIANTS))
+    original = make()
+    rule: WidthRule = "torchvision" if base.endswith("_torchvision") else "paper"
+    spec = original if alpha == 1.0 else with_width(original, alpha, rule=rule)
     if resolution is not None:
         spec = with_resolution(spec, resolution)
     if stride == "small":
@@ -162,15 +197,23 @@ def load_spec(path: Path) -> ArchSpec:
     return ArchSpec.from_json(read_json(path, what="spec JSON"))
 
 
-def _find_timm(base: str, percent: int) -> ArchSpec:
+def _find_timm(base: str, percent: int, *, name: str) -> ArchSpec:
     alpha = percent / 100
     # timm keeps the stem's channels there
     if (base.startswith("mobilenet_v3") and alpha < 0.75) or (base.startswith("mobilenet_v4") and alpha < 1):
         spec = CATALOG[base]()
         stem = msgspec.structs.replace(spec.rows[0], scaling="widen")
         narrowed = with_width(msgspec.structs.replace(spec, rows=(stem, *spec.rows[1:])), alpha)
-        return msgspec.structs.replace(narrowed, name=f"{base}_{alpha:g}_timm_stem")
+        return msgspec.structs.replace(narrowed, name=name)
     return compose(base, alpha=alpha)
+
+
+def _find_timm_deeper(name: str) -> ArchSpec:
+    alpha, depth = _TIMM_DEEPER[name]
+    original = mobilenet_v2()
+    rows = with_width(deeper(original, depth), alpha).rows
+    kept = (original.rows[0], *rows[1:-1], original.rows[-1])
+    return msgspec.structs.replace(original, rows=kept, name=name)
 
 
 def _reduction(spec: ArchSpec) -> int:

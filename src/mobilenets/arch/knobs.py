@@ -13,11 +13,11 @@ from .rows import AttentionRow, BottleneckRow, ConvRow, FusedRow, Row, Scaling, 
 from .spec import ArchSpec, Rounding
 
 __all__ = [
+    "OutputStride",
+    "WidthRule",
     "for_small_images",
-    "full_convolutions",
     "make_divisible",
     "round_width",
-    "shallow",
     "squeezed_width",
     "with_channels",
     "with_classes",
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 OutputStride = Literal[8, 16, 32]
+WidthRule = Literal["paper", "torchvision"]
 ALPHA_RANGE = (0.1, 2.0)
 FLOOR_MINIMUM = 8  # TF-slim's min_depth for V1
 SQUEEZE_RATIO = 4  # V3 section 5.3: squeeze-and-excite shrinks to a quarter of the expansion
@@ -55,15 +56,21 @@ def squeezed_width(expanded: int) -> int:
     return make_divisible(expanded / SQUEEZE_RATIO)
 
 
-def with_width(spec: ArchSpec, alpha: float) -> ArchSpec:
+def with_width(spec: ArchSpec, alpha: float, *, rule: WidthRule = "paper") -> ArchSpec:
     """The width multiplier (V1 section 3.3): every layer's channels times `alpha`.
 
     Expanded widths keep their ratio to the input of their row and squeezed widths their quarter, as TF-slim's V2 and
     V3 do; rows marked "widen", and a head's hidden layer, grow for alpha > 1 and never shrink. An attention keeps its
     heads and the widths of its keys and values (as in timm's `mobilenetv4_hybrid_large_075`).
 
+    Args:
+        spec: the table at width 1.
+        alpha: the multiplier.
+        rule: "torchvision" is that library's own rule for V3: expanded widths by themselves, the last convolution at
+            its ratio to its input, and the hidden layer of the head scaled like everything else.
+
     Raises:
-        SpecError: alpha is outside 0.1 to 2.
+        SpecError: alpha is outside 0.1 to 2, or torchvision has no rule of its own for such a table.
     """
     if not ALPHA_RANGE[0] <= alpha <= ALPHA_RANGE[1]:
         raise SpecError(
@@ -71,6 +78,11 @@ def with_width(spec: ArchSpec, alpha: float) -> ArchSpec:
             wanted=f"a number from {ALPHA_RANGE[0]} to {ALPHA_RANGE[1]}",
             do="choose alpha in that range",
         )
+
+    if rule == "torchvision":
+        return _with_torchvision_width(spec, alpha)
+    if rule != "paper":
+        raise SpecError(f"rule is {rule!r}", wanted="'paper' or 'torchvision'", do="choose one of these")
 
     def scale(width: int, scaling: Scaling) -> int:
         if scaling == "width":
@@ -104,6 +116,33 @@ def with_width(spec: ArchSpec, alpha: float) -> ArchSpec:
     head = spec.head
     if head.hidden is not None:
         head = msgspec.structs.replace(head, hidden=scale(head.hidden, "widen"))
+    return msgspec.structs.replace(spec, rows=tuple(rows), head=head)
+
+
+def _with_torchvision_width(spec: ArchSpec, alpha: float) -> ArchSpec:
+    rows: list[Row] = []
+    inputs = spec.channels  # of the row, after scaling
+    for placed in spec.placed():
+        row = placed.row
+        out = make_divisible(row.out * alpha)
+        if isinstance(row, BottleneckRow):
+            expanded = None if row.expanded is None else make_divisible(row.expanded * alpha)
+            squeezed = row.squeezed and squeezed_width(inputs if expanded is None else expanded)
+            rows.append(msgspec.structs.replace(row, out=out, expanded=expanded, squeezed=squeezed))
+        elif isinstance(row, ConvRow):
+            if row.kernel == 1:
+                out = round(inputs * row.out / placed.in_channels)
+            rows.append(msgspec.structs.replace(row, out=out))
+        else:
+            raise SpecError(
+                f"row {placed.index} of {spec.name} is a {type(row).__name__}",
+                wanted="rows of MobileNetV3 for torchvision's width rule",
+                do="use the rule 'paper'",
+            )
+        inputs = rows[-1].out
+    head = spec.head
+    if head.hidden is not None:
+        head = msgspec.structs.replace(head, hidden=make_divisible(head.hidden * alpha))
     return msgspec.structs.replace(spec, rows=tuple(rows), head=head)
 
 
@@ -202,56 +241,3 @@ def _widest_kernel(row: Row) -> int:
     if isinstance(row, AttentionRow):
         return row.kernel if row.keys_stride > 1 else 1
     raise SpecError(f"a row of type {type(row).__name__}", wanted="a row of arch.rows", do="add it to this knob")
-
-
-def full_convolutions(spec: ArchSpec) -> ArchSpec:
-    """V1 Table 4, "Conv MobileNet": each depthwise separable pair becomes one full convolution.
-
-    Raises:
-        SpecError: the table has no separable row.
-    """
-    _wants_separable(spec, "full convolutions")
-    rows = tuple(
-        ConvRow(
-            out=row.out,
-            kernel=row.kernel,
-            stride=row.stride,
-            dilation=row.dilation,
-            act=row.act,
-            scaling=row.scaling,
-        )
-        if isinstance(row, SeparableRow)
-        else row
-        for row in spec.rows
-    )
-    return msgspec.structs.replace(spec, rows=rows, name=f"{spec.name}_full_convolutions")
-
-
-def shallow(spec: ArchSpec) -> ArchSpec:
-    """V1 Table 5, "Shallow MobileNet": without the repeated separable rows (the five of 14x14x512).
-
-    A row goes when it is one of at least three equal rows in succession.
-
-    Raises:
-        SpecError: the table has no separable row.
-    """
-    _wants_separable(spec, "shallow")
-    rows: list[Row] = []
-    index = 0
-    while index < len(spec.rows):
-        end = index
-        while end < len(spec.rows) and spec.rows[end] == spec.rows[index]:
-            end += 1
-        if end - index < 3:
-            rows.extend(spec.rows[index:end])
-        index = end
-    return msgspec.structs.replace(spec, rows=tuple(rows), name=f"{spec.name}_shallow")
-
-
-def _wants_separable(spec: ArchSpec, knob: str) -> None:
-    if not any(isinstance(row, SeparableRow) for row in spec.rows):
-        raise SpecError(
-            f"{spec.name} has no separable row",
-            wanted=f"a MobileNetV1 for the knob {knob!r}",
-            do="start from mobilenet_v1",
-        )

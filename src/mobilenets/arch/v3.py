@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .knobs import squeezed_width
-from .rows import Activation, BottleneckRow, ConvRow
+from .rows import Activation, BottleneckRow, ConvRow, Row
 from .spec import ArchSpec, ClassifierHead, Norm
 
-__all__ = ["mobilenet_v3_large", "mobilenet_v3_small"]
+__all__ = [
+    "mobilenet_v3_large",
+    "mobilenet_v3_large_minimalistic",
+    "mobilenet_v3_small",
+    "mobilenet_v3_small_minimalistic",
+]
 
 RE: Activation = "relu"  # plain ReLU, not ReLU6
 HS: Activation = "hard_swish"
@@ -66,6 +73,33 @@ def mobilenet_v3_small() -> ArchSpec:
         head=ClassifierHead(classes=1000, hidden=1024, act=HS, dropout=0.2),
         norm=NORM,
         resolution=224,
+    )
+
+
+def mobilenet_v3_large_minimalistic() -> ArchSpec:
+    """Table 1 for hardware without squeeze-and-excite, hard swish and 5x5 kernels (TF-slim, V3_LARGE_MINIMALISTIC)."""
+    return _minimalistic(mobilenet_v3_large(), source="TF-slim's V3_LARGE_MINIMALISTIC")
+
+
+def mobilenet_v3_small_minimalistic() -> ArchSpec:
+    """Table 2 for hardware without squeeze-and-excite, hard swish and 5x5 kernels (TF-slim, V3_SMALL_MINIMALISTIC)."""
+    return _minimalistic(mobilenet_v3_small(), source="TF-slim's V3_SMALL_MINIMALISTIC")
+
+
+def _minimalistic(spec: ArchSpec, *, source: str) -> ArchSpec:
+    rows: list[Row] = []
+    for row in spec.rows:
+        assert isinstance(row, ConvRow | BottleneckRow)
+        changes: dict[str, object] = {"act": RE, "kernel": min(row.kernel, 3)}
+        if isinstance(row, BottleneckRow):
+            changes["squeezed"] = None
+        rows.append(msgspec.structs.replace(row, **changes))
+    return msgspec.structs.replace(
+        spec,
+        name=f"{spec.name}_minimalistic",
+        paper=f"arXiv:1905.02244, {source}",
+        rows=tuple(rows),
+        head=msgspec.structs.replace(spec.head, act=RE),
     )
 
 
