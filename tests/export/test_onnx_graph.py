@@ -46,6 +46,19 @@ def test_a_held_stride_answers_like_the_torch_network(base: str, padding: str) -
     _agrees_with_torch(msgspec.structs.replace(spec, padding=padding))
 
 
+def test_equal_means_become_one_number_and_the_answers_stay() -> None:
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
+    equal = msgspec.structs.replace(bundle.preprocess, mean=(0.5,) * 3, std=(0.25,) * 3)
+    almost = msgspec.structs.replace(equal, mean=(0.5, 0.5, 0.5 + 1e-9))
+    sizes, said = [], []
+    for preprocess in (equal, almost):
+        model = to_onnx(bundle.spec, bundle.tensors, preprocess)
+        sizes.append({c.name: int(np.prod(c.dims)) for c in model.graph.initializer}["input.shift"])
+        said.append(answers(model, patches(2, 32)))
+    assert sizes == [1, 3]
+    np.testing.assert_allclose(said[0], said[1], rtol=0, atol=1e-4 * float(np.abs(said[1]).max()))
+
+
 def test_the_batch_is_free_and_pixels_are_bytes() -> None:
     bundle = settled_bundle(compose("mobilenet_v2", alpha=0.25, resolution=32, classes=3))
     model = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)

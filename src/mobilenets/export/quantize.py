@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from .onnx_graph import INPUT_NAME
 __all__ = ["quantize_onnx"]
 
 CALIBRATION_BATCH = 16
+
+# Left in float32: ONNX Runtime multiplies and adds bytes per channel one by one, 2 ms for an image of 224 pixels, where
+# all of V3-Small takes 1.4.
+NORMALISING_NODES: Final = ("input.scaled", "input.normalised")
 
 
 def quantize_onnx(model: bytes, calibration: NDArray[np.uint8]) -> bytes:
@@ -63,6 +68,7 @@ def quantize_onnx(model: bytes, calibration: NDArray[np.uint8]) -> bytes:
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=quantization.CalibrationMethod.MinMax,
+                nodes_to_exclude=list(NORMALISING_NODES),
             )
             return made.read_bytes()
         finally:
