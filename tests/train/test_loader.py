@@ -27,7 +27,7 @@ def batches(source: Source, **recipe) -> Batches:
 @pytest.mark.parametrize("uniform", [True, False])
 def test_an_epoch_holds_every_image_once_in_another_order_each_time(uniform: bool) -> None:
     loader = batches(Source(uniform=uniform))
-    orders = [torch.cat([targets for _, targets in loader.epoch(number)]).tolist() for number in (0, 1)]
+    orders = [torch.cat([drawn.targets for drawn in loader.epoch(number)]).tolist() for number in (0, 1)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
     assert orders[0] != orders[1]
 
@@ -37,21 +37,29 @@ def test_an_epoch_entered_midway_goes_on_as_it_would_have(uniform: bool) -> None
     whole = list(batches(Source(uniform=uniform)).epoch(3))
     rest = list(batches(Source(uniform=uniform)).epoch(3, start=2))
     assert len(rest) == len(whole) - 2
-    for (pixels, targets), (again, twice) in zip(whole[2:], rest, strict=True):
-        assert torch.equal(pixels, again)
-        assert torch.equal(targets, twice)
+    for would, did in zip(whole[2:], rest, strict=True):
+        assert torch.equal(would.pixels, did.pixels)
+        assert torch.equal(would.targets, did.targets)
+        np.testing.assert_array_equal(would.which, did.which)
 
 
 def test_without_shift_and_mirror_pixels_are_the_images_themselves() -> None:
     source = Source()
-    for pixels, targets in batches(source, crop_padding=0.0, mirror=False).epoch(0):
+    for pixels, targets, _ in batches(source, crop_padding=0.0, mirror=False).epoch(0):
         np.testing.assert_array_equal(pixels.numpy(), source.images[targets.numpy()])
+
+
+def test_a_batch_says_which_images_it_holds() -> None:
+    source = Source()
+    for pixels, targets, index in batches(source, crop_padding=0.0, mirror=False).epoch(1):
+        np.testing.assert_array_equal(pixels.numpy(), source.images[index])
+        np.testing.assert_array_equal(targets.numpy(), source.targets[index])
 
 
 def test_a_shifted_image_is_a_window_of_the_reflected_one() -> None:
     source = Source()
     reach = 2
-    for pixels, targets in batches(source, crop_padding=reach / SIDE, mirror=False).epoch(0):
+    for pixels, targets, _ in batches(source, crop_padding=reach / SIDE, mirror=False).epoch(0):
         for image, target in zip(pixels.numpy(), targets.tolist(), strict=True):
             wide = np.pad(source.images[target], ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
             windows = [wide[y : y + SIDE, x : x + SIDE] for y in range(2 * reach + 1) for x in range(2 * reach + 1)]
@@ -61,7 +69,7 @@ def test_a_shifted_image_is_a_window_of_the_reflected_one() -> None:
 def test_mirroring_happens_for_about_half_and_never_when_off() -> None:
     source = Source(count=400)
     turned = 0
-    for pixels, targets in batches(source, crop_padding=0.0, batch_size=50).epoch(0):
+    for pixels, targets, _ in batches(source, crop_padding=0.0, batch_size=50).epoch(0):
         originals = source.images[targets.numpy()]
         for image, original in zip(pixels.numpy(), originals, strict=True):
             turned += np.array_equal(image, original[:, ::-1])
@@ -71,13 +79,13 @@ def test_mirroring_happens_for_about_half_and_never_when_off() -> None:
 
 def test_small_sets_make_one_batch_of_all() -> None:
     loader = batches(Source(count=5), batch_size=64)
-    ((pixels, _),) = loader.epoch(0)
+    ((pixels, _, _),) = loader.epoch(0)
     assert loader.per_epoch == 1
     assert pixels.shape == (5, SIDE, SIDE, 3)
 
 
 def test_images_of_another_size_are_cropped_and_resized() -> None:
-    for pixels, _ in batches(Source(side=40)).epoch(0):
+    for pixels, _, _ in batches(Source(side=40)).epoch(0):
         assert pixels.shape == (8, SIDE, SIDE, 3)
 
 

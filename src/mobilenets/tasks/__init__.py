@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from . import classify
-from .classify import TaskFunctions
+from .classify import Targets, TaskFunctions
 
-__all__ = ["TASKS", "TaskFunctions"]
+__all__ = ["TASKS", "Targets", "TaskFunctions"]
 
 TASKS: Mapping[str, TaskFunctions] = MappingProxyType({"classify": classify.FUNCTIONS})

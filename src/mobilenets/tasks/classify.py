@@ -12,25 +12,50 @@ from torch import Tensor
 
 from ..metrics import softmax, top_k_accuracy
 
-__all__ = ["FUNCTIONS", "TaskFunctions"]
+__all__ = ["FUNCTIONS", "Targets", "TaskFunctions"]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is right for a batch of B images.
+
+    `mixed` and `share` belong together: where images were blended, `share` of each is of class `classes`, the rest of
+    class `mixed`.
+    """
+
+    classes: Tensor  # int64 (B,)
+    mixed: Tensor | None = None  # int64 (B,)
+    share: Tensor | None = None  # float32 (B,) in [0, 1]
+    weights: Tensor | None = None  # float32 (K,), how much an image of each class counts; None: all alike
 
 
 @dataclass(frozen=True)
 class TaskFunctions:
     """A task as plain functions.
 
-    `loss` takes logits (N, classes), targets (N,) and the label smoothing, and gives a scalar.
-    `metrics` takes the same as arrays and gives numbers by name; `goal` names the one that is to be maximised.
+    `loss` takes logits (B, classes), targets of B images and the label smoothing, and gives a scalar.
+    `metrics` takes logits (N, classes) and targets (N,) as arrays and gives numbers by name; `goal` names the one
+    that is to be maximised.
     """
 
-    loss: Callable[[Tensor, Tensor, float], Tensor]
+    loss: Callable[[Tensor, Targets, float], Tensor]
     metrics: Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
     goal: str
 
 
-def loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), in float32."""
-    return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+def loss(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
+    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), in float32, mean over the batch.
+
+    Blended images have the blend of the losses for their two classes (Zhang et al. 2018, section 2).
+    """
+    logits = logits.float()
+    if targets.mixed is None and targets.weights is None:
+        return F.cross_entropy(logits, targets.classes, label_smoothing=smoothing)
+    each = _each(logits, targets.classes, targets.weights, smoothing)
+    if targets.mixed is not None and targets.share is not None:
+        other = _each(logits, targets.mixed, targets.weights, smoothing)
+        each = targets.share * each + (1 - targets.share) * other
+    return each.mean()
 
 
 def metrics(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str, float]:
@@ -41,6 +66,12 @@ def metrics(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str
         "top1": top_k_accuracy(logits, targets, k=1),
         "top5": top_k_accuracy(logits, targets, k=min(5, logits.shape[1])),
     }
+
+
+def _each(logits: Tensor, classes: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    """The loss of each image (B,). An image counts as its class says; its smoothed share is not weighed again."""
+    each = F.cross_entropy(logits, classes, label_smoothing=smoothing, reduction="none")
+    return each if weights is None else each * weights[classes]
 
 
 FUNCTIONS = TaskFunctions(loss=loss, metrics=metrics, goal="top1")

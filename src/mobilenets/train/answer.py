@@ -12,7 +12,7 @@ from ..bundle import Bundle
 from ..errors import UsageError
 from ..nets import build, load_tensors
 from ..records import Preprocess
-from .loop import forward_all
+from .forward import forward_all
 from .machine import pick_device
 
 __all__ = ["BundleModel"]

@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run stands."""
 
-    identity: str  # of spec, recipe, data and start together
+    identity: dict[str, str]  # digests of what may not change when the run goes on, by what a person calls it
     step: int = 0
     epoch: int = 0
     batch: int = 0  # the next one in this epoch

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from ..records import Preprocess
 from .recipe import Recipe
 
-__all__ = ["Batches", "TrainPixels", "normalise"]
+__all__ = ["Batches", "Drawn", "TrainPixels", "normalise"]
 
 PHOTO_THREADS = 4  # Pillow resizes outside the interpreter lock
 ASPECT = (3 / 4, 4 / 3)  # of random crops (Szegedy et al. 2015)
@@ -41,6 +41,14 @@ class TrainPixels(Protocol):
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """(h, w, C) of one image."""
+
+
+class Drawn(NamedTuple):
+    """A batch as it is drawn: cropped, not yet normalised, on the CPU."""
+
+    pixels: Tensor  # uint8 (B, R, R, C)
+    targets: Tensor  # int64 (B,)
+    which: NDArray[np.int64]  # (B,): indices of these images in the source
 
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
@@ -69,8 +77,8 @@ class Batches:
         """Batches in an epoch, at least 1."""
         return max(1, len(self._targets) // self._size)
 
-    def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels uint8 (B, R, R, C) and targets int64 (B,) of epoch `number`, from batch `start` on."""
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[Drawn]:
+        """The batches of epoch `number`, from batch `start` on."""
         order = np.random.default_rng([self._recipe.seed, number]).permutation(len(self._targets))
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(PHOTO_THREADS) as photo:
             following = None
@@ -80,9 +88,7 @@ class Batches:
                 following = ahead.submit(self._make, order, number, batch + 1, photo) if more else None
                 yield current.result()
 
-    def _make(
-        self, order: NDArray[np.int64], epoch: int, batch: int, photo: ThreadPoolExecutor
-    ) -> tuple[Tensor, Tensor]:
+    def _make(self, order: NDArray[np.int64], epoch: int, batch: int, photo: ThreadPoolExecutor) -> Drawn:
         index = order[batch * self._size : (batch + 1) * self._size]
         rng = np.random.default_rng([self._recipe.seed, epoch, batch])
         if self._same_size is not None:
@@ -91,7 +97,7 @@ class Batches:
             seeds = rng.integers(2**63, size=len(index))
             crops = photo.map(self._cropped, index.tolist(), seeds.tolist())
             pixels = np.stack(list(crops))
-        return torch.from_numpy(pixels), torch.from_numpy(self._targets[index])
+        return Drawn(torch.from_numpy(pixels), torch.from_numpy(self._targets[index]), index)
 
     def distort(self, images: Tensor, *, step: int) -> Tensor:
         """Rotate, zoom and erase normalised images (B, C, R, R) on their device, as the recipe says."""

@@ -1,13 +1,15 @@
-"""The training loop: start + data + recipe -> Bundle. Stops cleanly, goes on where it was."""
+"""The training loop: start + data + recipe -> Bundle. Stops cleanly, goes on where it was.
+
+What is learned from a batch is an `Objective`; here are the order of the batches, the schedule, the averaged weights,
+checkpoints and survival.
+"""
 
 from __future__ import annotations
 
 import copy
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,20 +27,22 @@ from ..files import digest_of
 from ..nets import Network, build, load_tensors, tensors_of
 from ..progress import say
 from ..records import Preprocess
-from ..tasks import TASKS
+from ..tasks import TASKS, Targets
 from .checkpoint import Progress, Row, load_checkpoint, read_progress, save_checkpoint
-from .loader import Batches, TrainPixels, normalise
-from .machine import compute_dtype, keep_freed_memory, lower_precision, pick_device
+from .forward import forward_all
+from .interrupt import stop_on_interrupt
+from .loader import Batches, Drawn, TrainPixels, normalise
+from .machine import compute_dtype, keep_freed_memory, pick_device
+from .objective import Batch, CrossEntropy, MakeObjective, Setting
 from .recipe import Recipe
 from .update import apply_recipe, average, make_optimizer
 
-__all__ = ["EvalPixels", "Outcome", "Resume", "forward_all", "train"]
+__all__ = ["EvalPixels", "Outcome", "Resume", "train"]
 
 Resume = Literal["never", "if_there", "must"]
 CHECKPOINT_NAME = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 30.0
 EMA_EVERY = 4  # steps; averaging each step costs time and changes nothing that can be measured
-EVAL_BATCH = 256
 EVAL_SHARE = 0.1  # of the time at most goes into validation, the last one apart
 LINE_SECONDS = 15.0
 
@@ -78,6 +82,7 @@ def train(
     data_digest: str = "",
     device: str = "auto",
     resume: Resume = "never",
+    objective: MakeObjective = CrossEntropy,
     on_row: Callable[[tuple[Row, ...]], None] | None = None,
 ) -> Outcome:
     """Train a classifier.
@@ -93,6 +98,7 @@ def train(
         data_digest: names the data, so that a resumed run refuses other data.
         device: "auto", "cpu", "cuda", ...
         resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
+        objective: makes what is learned from a batch.
         on_row: called with all rows after each validation.
 
     SIGINT stops after the step at hand and keeps everything; the same call with resume goes on.
@@ -101,24 +107,11 @@ def train(
         UsageError: labels and classes disagree, there is nothing to resume, or what is there is another run.
         CheckError: the loss is no longer a number.
     """
-    run = _Run(start, pixels, validation, recipe, labels=labels, preprocess=preprocess, out=out, device=device)
+    run = _Run(start, pixels, validation, recipe, labels, preprocess, out, device, objective)
     run.prepare(data_digest, resume=resume)
-    with _stop_on_interrupt() as stopped:
+    with stop_on_interrupt() as stopped:
         run.steps(stopped, on_row)
     return run.outcome()
-
-
-def forward_all(
-    network: nn.Module, images: NDArray[np.uint8], preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype
-) -> NDArray[np.float32]:
-    """Logits (N, classes) of prepared images (N, R, R, C), with the network in evaluation mode."""
-    network.eval()
-    parts: list[NDArray[np.float32]] = []
-    with torch.inference_mode(), lower_precision(dtype, device):
-        for begin in range(0, len(images), EVAL_BATCH):
-            batch = torch.from_numpy(np.array(images[begin : begin + EVAL_BATCH])).to(device)
-            parts.append(network(normalise(batch, preprocess)).float().cpu().numpy())
-    return np.concatenate(parts)
 
 
 class _Run:
@@ -130,11 +123,11 @@ class _Run:
         pixels: TrainPixels,
         validation: EvalPixels,
         recipe: Recipe,
-        *,
         labels: tuple[str, ...],
         preprocess: Preprocess,
         out: Path,
         device: str,
+        objective: MakeObjective,
     ) -> None:
         self.start, self.recipe, self.validation = start, recipe, validation
         self.labels, self.preprocess, self.out = labels, preprocess, out
@@ -157,34 +150,52 @@ class _Run:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         apply_recipe(self.network, recipe)
         self.averaged: Network = copy.deepcopy(self.network) if recipe.ema else self.network
-        self.optimizer = make_optimizer(self.network, recipe)
-        self.progress = Progress(identity="")
+        self.objective = objective(
+            Setting(
+                network=self.network,
+                recipe=recipe,
+                labels=labels,
+                preprocess=preprocess,
+                batches=self.batches,
+                device=self.device,
+                dtype=self.dtype,
+            )
+        )
+        beside = self.objective.modules
+        self.optimizer = make_optimizer(self.network, recipe, beside=beside.values())
+        self.learned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # What a checkpoint holds; names of the objective's own modules cannot meet ours.
+        self.modules: dict[str, nn.Module] = {"network": self.network}
+        self.modules |= {"averaged": self.averaged} if self.averaged is not self.network else {}
+        self.modules |= {f"objective.{name}": module for name, module in beside.items()}
+        self.progress = Progress(identity={})
         self.eval_seconds = 0.0
         self.data_digest = ""
         self.best: Bundle | None = None
 
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds."""
-        named: dict[str, nn.Module] = {"network": self.network}
-        return named | ({"averaged": self.averaged} if self.averaged is not self.network else {})
-
     def prepare(self, data_digest: str, *, resume: Resume) -> None:
         """Begin anew or from the checkpoint."""
         path = self.out / CHECKPOINT_NAME
-        begun = self.start.digest
         self.data_digest = data_digest
-        identity = digest_of([self.spec.digest, self.recipe.digest, begun, data_digest, list(self.labels)])
+        identity = {
+            "the model": self.spec.digest,
+            "the recipe": self.recipe.digest,
+            "what it starts from": self.start.digest,
+            "the images": data_digest,
+            "their labels": digest_of(list(self.labels)),
+            "the objective": digest_of(self.objective.identity),
+        }
         self.progress = Progress(identity=identity)
         if resume == "never" or (resume == "if_there" and not path.exists()):
             self.out.mkdir(parents=True, exist_ok=True)
             return
         if not path.exists():
             raise UsageError(f"no checkpoint in {self.out}", wanted=CHECKPOINT_NAME, do="train without --resume")
-        if read_progress(path).identity != identity:
+        before = read_progress(path).identity
+        if other := [what for what, digest in identity.items() if before.get(what) != digest]:
             raise UsageError(
-                f"{path} is of another run: the model, the recipe, the images or their labels differ",
-                wanted="the same command as before",
+                f"{path} is of another run: not the same as then: {', '.join(other)}",
+                wanted="the same command and the same images as before",
                 do="repeat that command, or train into another folder",
             )
         self.progress = load_checkpoint(path, self.modules, self.optimizer)
@@ -201,9 +212,8 @@ class _Run:
         losses: list[Tensor] = []
         while not self.progress.finished and not stopped.is_set():
             done = False
-            for drawn, targets in self.batches.epoch(self.progress.epoch, start=self.progress.batch):
-                share = self._share()
-                losses.append(self._step(drawn, targets, share))
+            for drawn in self.batches.epoch(self.progress.epoch, start=self.progress.batch):
+                losses.append(self._step(drawn, self._share()))
                 now = time.monotonic()
                 self._advance(seconds=before + now - began)
                 done = self._share() >= 1.0
@@ -242,26 +252,29 @@ class _Run:
         # The last validation belongs to the time that was asked for.
         return self.progress.seconds / max(1e-6, self.recipe.seconds - min(self.eval_seconds, self.recipe.seconds / 2))
 
-    def _step(self, drawn: Tensor, targets: Tensor, share: float) -> Tensor:
+    def _step(self, drawn: Drawn, share: float) -> Tensor:
+        step = self.progress.step
         # Random numbers of this step come from its number, so a resumed run draws what it would have drawn.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.progress.step)
+        torch.manual_seed(self.recipe.seed * 1_000_003 + step)
         rate = self.recipe.lr * self.recipe.batch_size / 256 * self.recipe.rate(min(share, 1.0))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
-        drawn, targets = drawn.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
-        images = self.batches.distort(normalise(drawn, self.preprocess), step=self.progress.step)
-        with lower_precision(self.dtype, self.device):
-            logits = self.network(images)
-        loss = self.task.loss(logits, targets, self.recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.objective.learn(self._batch(drawn), step=step)
         if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+            nn.utils.clip_grad_norm_(self.learned, self.recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.averaged is not self.network and self.progress.step % EMA_EVERY == 0:
-            average(self.averaged, self.network, weight=EMA_EVERY / (EMA_EVERY + self.recipe.ema * self.progress.step))
-        return loss.detach()
+        if self.averaged is not self.network and step % EMA_EVERY == 0:
+            average(self.averaged, self.network, weight=EMA_EVERY / (EMA_EVERY + self.recipe.ema * step))
+        return loss
+
+    def _batch(self, drawn: Drawn) -> Batch:
+        """On the device, normalised and augmented."""
+        pixels = drawn.pixels.to(self.device, non_blocking=True)
+        targets = drawn.targets.to(self.device, non_blocking=True)
+        images = self.batches.distort(normalise(pixels, self.preprocess), step=self.progress.step)
+        return Batch(images, Targets(targets), drawn.which)
 
     def _advance(self, *, seconds: float) -> None:
         step, epoch, batch = self.progress.step + 1, self.progress.epoch, self.progress.batch + 1
@@ -328,6 +341,7 @@ class _Run:
             "torch": str(torch.__version__),
             "device": str(self.device),
             "compute": str(self.dtype).removeprefix("torch."),
+            **self.objective.told,
         }
         history = self.start.history if isinstance(self.start, Bundle) else ()
         return Bundle(
@@ -364,24 +378,3 @@ def _kept(start: Bundle, labels: tuple[str, ...]) -> dict[str, NDArray[np.float3
     """The tensors that carry over: all, or all but the classifier where the labels are others."""
     same = start.labels == labels
     return {name: t for name, t in start.tensors.items() if same or not name.startswith("head.classifier.")}
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first SIGINT sets the event; a second one interrupts as usual."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    usual = signal.getsignal(signal.SIGINT)
-
-    def stop(_number: int, _frame: object) -> None:
-        stopped.set()
-        signal.signal(signal.SIGINT, usual)
-        say("stopping after this step; press Ctrl-C again to stop at once")
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, usual)

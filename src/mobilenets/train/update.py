@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -22,15 +24,21 @@ def apply_recipe(network: Network, recipe: Recipe) -> None:
             module.p = recipe.dropout
 
 
-def make_optimizer(network: Network, recipe: Recipe) -> Optimizer:
+def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Module] = ()) -> Optimizer:
     """Weight decay on full convolutions and linear layers; none on norms, biases, depthwise filters (V1, section 3.2).
+
+    Args:
+        network: what is trained.
+        recipe: how.
+        beside: modules that an objective learns with it.
 
     Raises:
         UsageError: the optimizer is unknown.
     """
-    decayed = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) and not _depthwise(m)]
+    learned = nn.ModuleList([network, *beside])
+    decayed = [m.weight for m in learned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and not _depthwise(m)]
     chosen = {id(p) for p in decayed}
-    spared = [p for p in network.parameters() if id(p) not in chosen]
+    spared = [p for p in learned.parameters() if id(p) not in chosen]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
