@@ -45,6 +45,8 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "torch": "train",
         "torchvision": "train",
         "safetensors": "train",
+        "huggingface_hub": "train",
+        "h5py": "train",
         "yaml": "train",
         "matplotlib": "train",
         "mlxtend": "train",
