@@ -7,7 +7,7 @@ from making import settled_bundle
 from mobilenets.arch import CATALOG, ArchSpec, compose, find, with_output_stride
 from mobilenets.arch.rows import BottleneckRow, FusedRow, UniversalRow
 from mobilenets.errors import FileFormatError, SpecError
-from mobilenets.nets import build, features, levels, tensors_of
+from mobilenets.nets import RowTap, build, features, levels, tensors_of
 
 PADDINGS = ["symmetric", "same"]
 
@@ -89,6 +89,21 @@ def test_an_expansion_is_what_the_expanding_layer_of_that_row_gives(base: str) -
     assert maps[16].shape == (2, network.channels[16], 4, 4)
 
 
+def test_any_row_can_be_tapped_as_torchvision_and_deeplab_do() -> None:
+    # LR-ASPP in torchvision reads the first row of stride 8; in DeepLab, the depthwise convolution inside the last one
+    held = {"strides": (RowTap(4), 16), "output_stride": 16}
+    network = features(find("mobilenet_v3_large"), **held).eval()
+    assert network.channels == {8: 40, 16: 960}
+    tapped = features(find("mobilenet_v3_large"), strides=(RowTap(6, "depthwise"),)).eval()
+    seen = []
+    tapped.rows[6].excite.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0]))
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 64, 64))[8].shape == (1, 40, 8, 8)
+        maps = tapped(torch.randn(1, 3, 64, 64))
+    assert tapped.channels == {8: 120}
+    assert torch.equal(maps[8], seen[0])
+
+
 def test_the_last_map_can_be_the_one_before_the_widening_convolution() -> None:
     assert levels(find("mobilenet_v2"), strides=(32,))[0].channels == 1280
     assert levels(find("mobilenet_v2"), strides=(32,), final_conv=False)[0].channels == 320
@@ -128,6 +143,10 @@ def test_tensors_that_do_not_fit_are_named() -> None:
         ("mobilenet_v2", {"strides": (8,), "output_stride": 12}, "8, 16 or 32"),
         ("mobilenet_v2", {"strides": (8,), "tap": "middle"}, "'output' or 'expansion'"),
         ("mobilenet_v1", {"strides": (16,), "tap": "expansion"}, "row 12 of .* has no expansion at stride 16"),
+        ("mobilenet_v2", {"strides": (8, RowTap(5))}, r"strides are \[8, 8\]; at least one, each once"),
+        ("mobilenet_v2", {"strides": (RowTap(19),)}, "from 0 to 18"),
+        ("mobilenet_v2", {"strides": (RowTap(0, "depthwise"),)}, "row 0 of mobilenet_v2 has no depthwise"),
+        ("mobilenet_v2", {"strides": (RowTap(1, "expansion"),)}, "row 1 of mobilenet_v2 has no expansion"),
         ("mobilenet_v4_conv_medium", {"strides": (2,), "tap": "expansion"}, "no expansion at stride 2"),
     ],
 )

@@ -148,4 +148,4 @@ def check_row(
 
 def row_error(row: str, field: str, got: object, wanted: str) -> SpecError:
     """The error for a field of a row that cannot be."""
-    return SpecError(f"a {row} row has {field} = {got}", wanted=wanted, do=f"correct {field} in that row")
+    return SpecError(f"the {row} row has {field} = {got}", wanted=wanted, do=f"correct {field} in that row")

@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import SpecError
 from ..files import digest_of
+from .reading import explained
 from .rows import Activation, Layer, Row
 
 __all__ = ["ArchSpec", "ClassifierHead", "Norm", "Padding", "PlacedRow", "Rounding"]
@@ -105,6 +106,7 @@ class ArchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         for field, ok, wanted in (
+            ("name", bool(self.name) and not set(self.name) & set("/\\\0"), "a name that a file can have"),
             ("rows", len(self.rows) > 0, "at least one row"),
             ("resolution", self.resolution >= 1, "at least 1 pixel"),
             ("channels", self.channels >= 1, "at least 1, usually 3"),
@@ -165,14 +167,4 @@ class ArchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         try:
             return msgspec.convert(content, cls)
         except msgspec.ValidationError as error:
-            where = str(error).rpartition(" - at `$")[2].rstrip("`") if " - at `$" in str(error) else ""
-            cause = error.__cause__
-            if isinstance(cause, SpecError):
-                raise SpecError(
-                    f"{where.lstrip('.') or 'spec'}: {cause.got}", wanted=cause.wanted, do=cause.do
-                ) from None
-            raise SpecError(
-                f"not an architecture: {error}",
-                wanted="the fields of ArchSpec, its rows and head",
-                do="compare with: mobilenets info NAME --json",
-            ) from None
+            raise explained(error, content, root=cls) from None

@@ -2,7 +2,7 @@
 
 from .builders import BUILDERS, build_row
 from .depthwise import DepthwiseConv2d, depthwise_conv2d
-from .features import Features, Level, Trained, features, levels
+from .features import Features, Level, RowTap, Trained, features, levels
 from .network import Network, build, load_tensors, tensors_of
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Features",
     "Level",
     "Network",
+    "RowTap",
     "Trained",
     "build",
     "build_row",

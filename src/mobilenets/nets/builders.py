@@ -75,13 +75,14 @@ class BottleneckRowModule(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        return self.with_expansion(inputs)[0]
+        return self.with_taps(inputs)[0]
 
-    def with_expansion(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The output, and the expansion (N, expanded, H, W) on the way to it."""
+    def with_taps(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output, and on the way to it the "expansion" and the "depthwise" output, the latter not yet excited."""
         expansion: Tensor = self.expand(inputs)
-        outputs: Tensor = self.project(self.excite(self.depthwise(expansion)))
-        return (inputs + outputs if self.residual else outputs), expansion
+        depthwise: Tensor = self.depthwise(expansion)
+        outputs: Tensor = self.project(self.excite(depthwise))
+        return (inputs + outputs if self.residual else outputs), {"expansion": expansion, "depthwise": depthwise}
 
 
 class FusedRowModule(nn.Module):
@@ -113,16 +114,18 @@ class UniversalRowModule(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        return self.with_expansion(inputs)[0]
+        return self.with_taps(inputs)[0]
 
-    def with_expansion(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The output, and the expansion (N, expanded, H', W') on the way to it; H' = H without a strided start."""
-        outputs = expansion = inputs
+    def with_taps(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output, and on the way to it the "expansion" and, where there is a middle, the "depthwise" output."""
+        names = {"expand": "expansion", "middle": "depthwise"}
+        taps: dict[str, Tensor] = {}
+        outputs = inputs
         for name, layer in self.named_children():
             outputs = layer(outputs)
-            if name == "expand":
-                expansion = outputs
-        return (inputs + outputs if self.residual else outputs), expansion
+            if name in names:
+                taps[names[name]] = outputs
+        return (inputs + outputs if self.residual else outputs), taps
 
 
 class AttentionRowModule(nn.Module):

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..arch.knobs import OutputStride, with_output_stride
-from ..arch.rows import BottleneckRow, ConvRow, Row, UniversalRow
+from ..arch.rows import BottleneckRow, ConvRow, UniversalRow
 from ..arch.spec import ArchSpec, PlacedRow
 from ..errors import SpecError
 from .builders import BottleneckRowModule, UniversalRowModule, build_row
 from .network import initialise, load_tensors
 
-__all__ = ["Features", "Level", "Tap", "Trained", "features", "levels"]
+__all__ = ["Features", "Level", "RowTap", "Tap", "Trained", "features", "levels"]
 
-# Where a level's map is read: behind the last row of its stride, or behind the expansion of the row that strides on.
-Tap = Literal["output", "expansion"]
+# Where in a row a map is read: behind the row, behind the expansion of a bottleneck, or behind its depthwise layer and
+# before squeeze-and-excite (TF-slim's `depthwise_output`).
+Tap = Literal["output", "expansion", "depthwise"]
 
 
 class Trained(Protocol):
@@ -33,6 +34,14 @@ class Trained(Protocol):
     @property
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
         """Its tensors, by their names in the network's state dict."""
+
+
+@dataclass(frozen=True)
+class RowTap:
+    """A map by its row, for heads that do not read the last one of a stride."""
+
+    row: int  # index in the table
+    tap: Tap = "output"
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Features(nn.Module):
             for p in spec.placed()
             if p.index <= last
         )
-        self._taps = {(level.row, level.tap): level.reduction for level in wanted}
+        self._taps: dict[tuple[int, str], int] = {(level.row, level.tap): level.reduction for level in wanted}
 
     @property
     def channels(self) -> dict[int, int]:
@@ -76,19 +85,21 @@ class Features(nn.Module):
         maps: dict[int, Tensor] = {}
         value = inputs
         for index, row in enumerate(self.rows):
-            if (index, "expansion") in self._taps and isinstance(row, BottleneckRowModule | UniversalRowModule):
-                value, maps[self._taps[index, "expansion"]] = row.with_expansion(value)
+            inside: dict[str, Tensor] = {}
+            if isinstance(row, BottleneckRowModule | UniversalRowModule):
+                value, inside = row.with_taps(value)
             else:
                 value = row(value)
-            if (index, "output") in self._taps:
-                maps[self._taps[index, "output"]] = value
+            for tap, found in (*inside.items(), ("output", value)):
+                if (index, tap) in self._taps:
+                    maps[self._taps[index, tap]] = found
         return {level.reduction: maps[level.reduction] for level in self.levels}
 
 
 def features(
     source: ArchSpec | Trained,
     *,
-    strides: Sequence[int],
+    strides: Sequence[int | RowTap],
     output_stride: OutputStride = 32,
     tap: Tap = "output",
     final_conv: bool = True,
@@ -97,9 +108,10 @@ def features(
 
     Args:
         source: a table, for fresh weights from torch's global random state; or a bundle, for its weights.
-        strides: which maps, as input pixels per pixel of the map.
+        strides: which maps, as input pixels per pixel of the map; or as a `RowTap`, where a head reads another row
+            than the last of a stride.
         output_stride: where the map is held and later kernels are dilated (`arch.with_output_stride`).
-        tap: "output": the last row's output at each stride. "expansion": for each stride that another follows, the
+        tap: "output": the last row's output at each stride. "expansion": at each stride that another follows, the
             expansion of the row that strides on, as SSDLite reads V2 and V3 (V2 section 6.2; V3 section 6.3, where
             it is bottleneck 13 of Large and 9 of Small).
         final_conv: whether the last map is behind the 1x1 convolution that widens it for the classifier. DeepLab on
@@ -109,7 +121,8 @@ def features(
         `channels` and `levels` tell each map before anything runs; calling it gives {stride: map}.
 
     Raises:
-        SpecError: the table has no map at a stride, no expansion to tap there, or output_stride is not 8, 16 or 32.
+        SpecError: the table has no map at a stride, no such tap in a row, two maps of one stride were asked for, or
+            output_stride is not 8, 16 or 32.
         FileFormatError: the tensors do not fit the table.
     """
     table = source if isinstance(source, ArchSpec) else source.spec
@@ -124,7 +137,7 @@ def features(
 
 
 def levels(
-    spec: ArchSpec, *, strides: Sequence[int], tap: Tap = "output", final_conv: bool = True
+    spec: ArchSpec, *, strides: Sequence[int | RowTap], tap: Tap = "output", final_conv: bool = True
 ) -> tuple[Level, ...]:
     """Which maps `features` gives, from the table alone.
 
@@ -138,36 +151,61 @@ def levels(
         while isinstance(placed[-1].row, ConvRow) and placed[-1].row.kernel == 1 and len(placed) > 1:
             placed.pop()
     last = {p.reduction: p for p in placed}
-    if not strides or len(set(strides)) != len(strides):
-        raise SpecError(f"strides are {tuple(strides)}", wanted="at least one, each once", do="name the maps' strides")
-    found = []
-    for stride in strides:
-        if stride not in last:
+    found: list[Level] = []
+    for wanted in strides:
+        if isinstance(wanted, RowTap):
+            if not 0 <= wanted.row < len(placed):
+                raise SpecError(
+                    f"row {wanted.row} of {spec.name}", wanted=f"a row from 0 to {len(placed) - 1}", do="count from 0"
+                )
+            found.append(_level(spec, placed[wanted.row], wanted.tap))
+            continue
+        if wanted not in last:
             raise SpecError(
-                f"{spec.name} has no map at stride {stride}",
+                f"{spec.name} has no map at stride {wanted}",
                 wanted="one of " + ", ".join(str(known) for known in last),
                 do="ask for one of these, or for another output_stride",
             )
-        at = last[stride]
-        if tap == "expansion" and at is not placed[-1]:
-            found.append(_expansion(spec, placed[at.index + 1]))
-        else:
-            found.append(Level(reduction=stride, channels=at.row.out, row=at.index, tap="output"))
+        at = last[wanted]
+        if tap == "output" or at is placed[-1]:
+            found.append(_level(spec, at, "output"))
+            continue
+        level = _level(spec, placed[at.index + 1], "expansion")
+        if level.reduction != wanted:  # a universal row without a middle strides before it expands
+            raise _no_tap(spec, at.index + 1, "expansion", reduction=wanted)
+        found.append(level)
+    if len({level.reduction for level in found}) != len(strides) or not strides:
+        raise SpecError(
+            f"strides are {[level.reduction for level in found]}",
+            wanted="at least one, each once",
+            do="name one map for each stride",
+        )
     return tuple(found)
 
 
-def _expansion(spec: ArchSpec, placed: PlacedRow) -> Level:
-    """The expansion of a row that strides, which still has the stride before it."""
-    row = placed.row
-    reduction = placed.reduction // row.stride
-    # A universal row without a middle convolution strides at its start, before it expands.
-    if isinstance(row, BottleneckRow | UniversalRow) and row.expanded is not None:
-        if isinstance(row, BottleneckRow) or row.middle_kernel is not None:
-            return Level(reduction=reduction, channels=row.expanded, row=placed.index, tap="expansion")
-    elif not isinstance(row, Row):
-        raise SpecError(f"a row of type {type(row).__name__}", wanted="a row of arch.rows", do="add it to the taps")
-    raise SpecError(
-        f"row {placed.index} of {spec.name} has no expansion at stride {reduction}",
-        wanted="a bottleneck that expands before it strides",
-        do='use tap="output" for this table',
+def _level(spec: ArchSpec, placed: PlacedRow, tap: Tap) -> Level:
+    """The map at a tap of a row."""
+    row, index, reduction = placed.row, placed.index, placed.reduction
+    if tap == "output":
+        return Level(reduction=reduction, channels=row.out, row=index, tap=tap)
+    if isinstance(row, BottleneckRow):
+        if tap == "depthwise":
+            return Level(reduction=reduction, channels=row.width(placed.in_channels), row=index, tap=tap)
+        if tap == "expansion" and row.expanded is not None:
+            return Level(reduction=reduction // row.stride, channels=row.expanded, row=index, tap=tap)
+    elif isinstance(row, UniversalRow):
+        middle = row.middle_kernel is not None
+        if tap == "depthwise" and middle:
+            return Level(reduction=reduction, channels=row.expanded, row=index, tap=tap)
+        if tap == "expansion":
+            before = reduction // row.stride if middle else reduction
+            return Level(reduction=before, channels=row.expanded, row=index, tap=tap)
+    raise _no_tap(spec, index, tap, reduction=reduction // row.stride if tap == "expansion" else reduction)
+
+
+def _no_tap(spec: ArchSpec, index: int, tap: Tap, *, reduction: int) -> SpecError:
+    return SpecError(
+        f"row {index} of {spec.name} has no {tap} at stride {reduction}",
+        wanted="a bottleneck that expands before it strides" if tap == "expansion" else "a bottleneck",
+        do='use tap "output" there',
     )
