@@ -1,6 +1,7 @@
 """Things that several tests make."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -8,7 +9,8 @@ from mobilenets.arch import ArchSpec
 from mobilenets.bundle import Bundle
 from mobilenets.nets import build, tensors_of
 from mobilenets.nets.parts import LayerScale
-from mobilenets.records import Preprocess
+from mobilenets.records import Format, Preprocess
+from mobilenets.runtime import DEFAULT_ENGINES, is_installed
 from mobilenets.train.loader import normalise
 
 
@@ -48,3 +50,9 @@ def settled_bundle(spec: ArchSpec) -> Bundle:
         preprocess=preprocess,
         tensors=tensors_of(network),
     )
+
+
+def needs(format: Format) -> pytest.MarkDecorator:
+    """Skips where the engine that a format is held against the gate with is not installed."""
+    engine = DEFAULT_ENGINES[format]
+    return pytest.mark.skipif(not is_installed(engine), reason=f"{engine} is not installed")

@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 Task = Literal["classify"]
-Format = Literal["onnx"]
-Precision = Literal["fp32", "int8"]
+Format = Literal["onnx", "openvino"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Resize = Literal["shorter_side", "stretch"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
@@ -112,6 +112,11 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     The file takes raw pixels, uint8 RGB (or grey) of shape (N, resolution, resolution, channels), N free, and
     returns logits, float32 of shape (N, len(labels)).
+
+    `precision` says what is done with the numbers. fp32: kept and computed with as float32. fp16: weights kept as
+    float16, half the size, computed with as float32. bf16: computed with as bfloat16, by processors that have it; an
+    engine that would quietly take float32 instead refuses. int8: kept and computed with as eight bits where the file
+    says so.
     """
 
     file: str  # relative to artifact.json
@@ -127,8 +132,9 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bundle_digest: str
     parameters: int
     mult_adds: int
-    size_mb: float  # of the model file, 10^6 bytes
+    size_mb: float  # of the model file and its companions, 10^6 bytes
     file_sha256: str
+    companions: dict[str, str] = {}  # files that the model file needs beside it (OpenVINO's weights) -> their SHA-256
     gates: tuple[Gate, ...] = ()
     versions: dict[str, str] = {}  # packages that made the file
 

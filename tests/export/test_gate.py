@@ -7,15 +7,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from making import patches, settled_bundle
+from making import needs, patches, settled_bundle
 from mobilenets.arch import compose
 from mobilenets.bundle import Bundle
 from mobilenets.errors import GateError, UsageError
 from mobilenets.export import GateImages, Limits, artifact, export, formats
 from mobilenets.export.gate import reference_logits
-from mobilenets.export.onnx_graph import to_onnx
 from mobilenets.records import Gate
 from mobilenets.runtime import open_artifact, read_artifact
+
+# Every file that may be made; int8 has tests of its own below, for what breaks it is its calibration.
+PAIRS = [pytest.param(pair, marks=needs(pair[0])) for pair in formats.FORMATS if pair[1] != "int8"]
+
+
+def sure_of(bundle: Bundle, pixels: np.ndarray, *, count: int) -> np.ndarray:
+    """The images that leave the least doubt, as most do to a trained network: no rounding turns those around."""
+    ordered = np.sort(reference_logits(bundle, pixels), axis=1)
+    return pixels[np.sort(np.argsort(ordered[:, -2] - ordered[:, -1])[:count])]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +33,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def images(bundle: Bundle) -> GateImages:
-    pixels = patches(40, 32)
+    pixels = sure_of(bundle, patches(400, 32), count=40)
     return GateImages(images=pixels, targets=reference_logits(bundle, pixels).argmax(1), on="val")
 
 
@@ -68,18 +76,27 @@ def _wrong_padding(bundle: Bundle) -> Bundle:
 @pytest.mark.parametrize(
     "breakage", [_wrong_mean, _swapped_channels, _corrupted_weights, _not_a_number, _wrong_padding]
 )
+@pytest.mark.parametrize("pair", PAIRS)
 def test_a_broken_export_is_refused_and_leaves_nothing(
-    breakage, tmp_path: Path, bundle: Bundle, images: GateImages, monkeypatch: pytest.MonkeyPatch
+    pair, breakage, tmp_path: Path, bundle: Bundle, images: GateImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(whole: Bundle, _calibration: object) -> bytes:
-        wrong = breakage(whole)
-        return to_onnx(wrong.spec, wrong.tensors, wrong.preprocess).SerializeToString()
+    def broken(whole: Bundle, calibration: formats.Calibration | None) -> formats.Made:
+        return formats.FORMATS[pair](breakage(whole), calibration)
 
-    monkeypatch.setattr(artifact, "FORMATS", {**formats.FORMATS, ("onnx", "fp32"): broken})
+    monkeypatch.setattr(artifact, "FORMATS", {pair: broken})
+    format, precision = pair
     with pytest.raises(GateError) as caught:
-        export(bundle, tmp_path / "model", images=images)
+        export(bundle, tmp_path / "model", images=images, format=format, precision=precision, calibration=images.images)
     assert "logits_max_difference" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_same_export_passes_when_nothing_is_broken(
+    pair, tmp_path: Path, bundle: Bundle, images: GateImages
+) -> None:
+    format, precision = pair
+    export(bundle, tmp_path / "model", images=images, format=format, precision=precision, calibration=images.images)
 
 
 def test_a_refused_export_leaves_an_older_one_as_it_was(
@@ -88,7 +105,7 @@ def test_a_refused_export_leaves_an_older_one_as_it_was(
     export(bundle, tmp_path / "model", images=images)
     before = {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()}
     monkeypatch.setattr(
-        artifact, "FORMATS", {("onnx", "fp32"): lambda b, _c: formats.FORMATS["onnx", "fp32"](_wrong_mean(b), None)}
+        artifact, "FORMATS", {("onnx", "fp32"): lambda b, _: formats.FORMATS["onnx", "fp32"](_wrong_mean(b), None)}
     )
     with pytest.raises(GateError):
         export(bundle, tmp_path / "model", images=images)

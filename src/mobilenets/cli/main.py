@@ -51,6 +51,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "matplotlib": "train",
         "mlxtend": "train",
         "onnx": "export",
+        "openvino": "openvino",
     }
 )
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: not to be mistaken for a failed check

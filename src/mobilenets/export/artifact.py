@@ -14,7 +14,7 @@ from ..bundle import Bundle
 from ..errors import FileFormatError, UnknownNameError
 from ..files import new_folder, write_json
 from ..records import Artifact, Format, Gate, Precision, to_json
-from ..runtime import open_artifact, run_batches
+from ..runtime import DEFAULT_ENGINES, ENGINES, open_artifact, run_batches
 from .formats import FORMATS, Calibration
 from .gate import GateImages, Limits, check, gates_of, reference_logits
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME
@@ -93,9 +93,11 @@ def _write(
 ) -> Artifact:
     if (format, precision) not in FORMATS:
         raise UnknownNameError("format", f"{format} {precision}", known=[" ".join(pair) for pair in FORMATS])
-    content = FORMATS[format, precision](bundle, calibration)
-    file = f"model.{format}"
-    (folder / file).write_bytes(content)
+    made = FORMATS[format, precision](bundle, calibration)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
+    file = next(iter(made))
     counted = cost(bundle.spec)
     artifact = Artifact(
         file=file,
@@ -111,12 +113,19 @@ def _write(
         bundle_digest=bundle.digest,
         parameters=counted.parameters,
         mult_adds=counted.mult_adds,
-        size_mb=len(content) / 1e6,
-        file_sha256=hashlib.sha256(content).hexdigest(),
-        versions={name: metadata.version(name) for name in ("mobilenets", "onnx", "onnxruntime", "numpy")},
+        size_mb=sum(len(content) for content in made.values()) / 1e6,
+        file_sha256=digests.pop(file),
+        companions=digests,
+        versions=_versions(format),
     )
     write_json(folder / "artifact.json", to_json(artifact))
     return artifact
+
+
+def _versions(format: Format) -> dict[str, str]:
+    """Of what had a hand in the file and in its answers before the gate."""
+    package = ENGINES[DEFAULT_ENGINES[format]].package
+    return {name: metadata.version(name) for name in ("mobilenets", "onnx", package, "numpy")}
 
 
 def _speed_gate(slow: Path, fast: Path, limit: float, *, threads: int | None) -> Gate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +12,52 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import UsageError
 from ..records import Format, Precision
+from .half import with_half_weights
+from .inside import facts_of
 from .onnx_graph import to_onnx
+from .openvino_ir import to_openvino
 from .quantize import quantize_onnx
 
-__all__ = ["FORMATS", "Calibration", "Maker"]
+__all__ = ["FORMATS", "Calibration", "Made", "Maker"]
 
 Calibration = NDArray[np.uint8]  # (N, R, R, C), prepared training images
-Maker = Callable[[Bundle, Calibration | None], bytes]
+Made = Mapping[str, bytes]  # content by file name, the model file first and what it needs beside it after that
+Maker = Callable[[Bundle, Calibration | None], Made]
 
 
-def _onnx_fp32(bundle: Bundle, calibration: Calibration | None) -> bytes:
+def _graph(bundle: Bundle) -> Any:
+    """The float32 ONNX model, from which other formats are made as well."""
+    return to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+
+
+def _onnx(model: Any, bundle: Bundle) -> Made:
+    """An ONNX model as a file that carries its labels and preprocessing."""
+    for name, value in facts_of(bundle).items():
+        model.metadata_props.add(key=f"mobilenets.{name}", value=value)
+    return {"model.onnx": model.SerializeToString()}
+
+
+def _onnx_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Float32; `calibration` is not looked at."""
-    content: bytes = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess).SerializeToString()
-    return content
+    return _onnx(_graph(bundle), bundle)
 
 
-def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> bytes:
+def _onnx_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Weights in float16; `calibration` is not looked at."""
+    return _onnx(with_half_weights(_graph(bundle)), bundle)
+
+
+def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Static int8, per-channel weights.
+
+    Raises:
+        UsageError: there are no calibration images.
+    """
+    return _onnx(_quantized(bundle, calibration), bundle)
+
+
+def _quantized(bundle: Bundle, calibration: Calibration | None) -> Any:
+    """The int8 ONNX model.
 
     Raises:
         UsageError: there are no calibration images.
@@ -38,12 +68,43 @@ def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> bytes:
             wanted="some hundred prepared training images, from which value ranges are read",
             do="give the data set the model was trained on (--data)",
         )
-    return quantize_onnx(_onnx_fp32(bundle, None), calibration)
+    import onnx
+
+    return onnx.load_from_string(quantize_onnx(_graph(bundle).SerializeToString(), calibration))
+
+
+def _openvino_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Float32; `calibration` is not looked at."""
+    return to_openvino(_graph(bundle), facts=facts_of(bundle))
+
+
+def _openvino_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Weights in float16; `calibration` is not looked at."""
+    return to_openvino(_graph(bundle), facts=facts_of(bundle), half=True)
+
+
+def _openvino_bf16(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Computed in bfloat16, as the engine is told when it opens the file. float16 keeps three bits more of a weight."""
+    return to_openvino(_graph(bundle), facts=facts_of(bundle), half=True)
+
+
+def _openvino_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """The int8 ONNX model as OpenVINO has it.
+
+    Raises:
+        UsageError: there are no calibration images.
+    """
+    return to_openvino(_quantized(bundle, calibration), facts=facts_of(bundle))
 
 
 FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
     {
         ("onnx", "fp32"): _onnx_fp32,
+        ("onnx", "fp16"): _onnx_fp16,
         ("onnx", "int8"): _onnx_int8,
+        ("openvino", "fp32"): _openvino_fp32,
+        ("openvino", "fp16"): _openvino_fp16,
+        ("openvino", "bf16"): _openvino_bf16,
+        ("openvino", "int8"): _openvino_int8,
     }
 )

@@ -4,7 +4,17 @@ Importing this loads numpy and Pillow; the engine's library comes when an artifa
 """
 
 from .artifact import read_artifact
-from .engine import DEFAULT_ENGINES, ENGINES, Engine, OnnxRuntimeEngine, Opener, default_threads
+from .engine import (
+    DEFAULT_ENGINES,
+    ENGINES,
+    Engine,
+    EngineEntry,
+    Opener,
+    default_threads,
+    engines_for,
+    is_installed,
+    open_engine,
+)
 from .evaluate import Evaluation, evaluate, run_batches
 from .model import Answers, Model, open_artifact
 from .predict import predict
@@ -15,14 +25,17 @@ __all__ = [
     "ENGINES",
     "Answers",
     "Engine",
+    "EngineEntry",
     "Evaluation",
     "Model",
-    "OnnxRuntimeEngine",
     "Opener",
     "default_threads",
+    "engines_for",
     "evaluate",
     "find_images",
+    "is_installed",
     "open_artifact",
+    "open_engine",
     "predict",
     "read_artifact",
     "run_batches",

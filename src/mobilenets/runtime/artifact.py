@@ -48,13 +48,12 @@ def read_artifact(path: Path) -> tuple[Artifact, Path]:
 def _check(artifact: Artifact, *, folder: Path) -> None:
     """What the record's types cannot say."""
     where = folder / ARTIFACT_FILE
-    # A record may come from somebody else: its model lies beside it, not anywhere on this disk.
-    outside = PurePosixPath(artifact.file).is_absolute() or PureWindowsPath(artifact.file).is_absolute()
-    if not artifact.file or outside or ".." in Path(artifact.file).parts:
-        raise FileFormatError(f"{where} names the file {artifact.file!r}", wanted="a file beside it", do="export again")
+    for file in (artifact.file, *artifact.companions):
+        # A record may come from somebody else: its model lies beside it, not anywhere on this disk.
+        outside = PurePosixPath(file).is_absolute() or PureWindowsPath(file).is_absolute()
+        if not file or outside or ".." in Path(file).parts:
+            raise FileFormatError(f"{where} names the file {file!r}", wanted="a file beside it", do="export again")
+        if not (folder / file).is_file():
+            raise FileFormatError(f"{folder / file} is missing", wanted=f"the file {where} names", do="copy it too")
     if not artifact.labels:
         raise FileFormatError(f"{where} has no labels", wanted="one label per class", do="export again")
-    if not (folder / artifact.file).is_file():
-        raise FileFormatError(
-            f"{folder / artifact.file} is missing", wanted=f"the file {where} names", do="copy it too"
-        )

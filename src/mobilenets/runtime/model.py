@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import FileFormatError, UnknownNameError, UsageError
 from ..records import Artifact, Preprocess
 from .artifact import read_artifact
-from .engine import DEFAULT_ENGINES, ENGINES, Engine, default_threads
+from .engine import DEFAULT_ENGINES, ENGINES, Engine, default_threads, open_engine
 
 __all__ = ["Answers", "Model", "open_artifact"]
 
@@ -66,7 +66,8 @@ def open_artifact(path: Path, *, engine: str | None = None, threads: int | None 
     Raises:
         FileFormatError: not an artifact, a damaged model, or a model file that is not the one that was exported.
         UnknownNameError: no such engine.
-        UsageError: fewer than one thread.
+        UsageError: fewer than one thread, an engine for other formats, or a precision that this machine lacks.
+        MissingExtraError: the engine's library is not installed.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}", wanted="at least 1", do="give a positive number, or none at all")
@@ -74,7 +75,26 @@ def open_artifact(path: Path, *, engine: str | None = None, threads: int | None 
     if name is not None and name not in ENGINES:
         raise UnknownNameError("engine", name, known=ENGINES)
     artifact, folder = read_artifact(Path(path))
-    file = folder / artifact.file
+    files = {file: _content(folder / file, sha256=sha256) for file, sha256 in _digests(artifact).items()}
+    opened = open_engine(
+        name or DEFAULT_ENGINES[artifact.format],
+        files,
+        artifact=artifact,
+        threads=default_threads() if threads is None else threads,
+    )
+    return Model(artifact=artifact, engine=opened, folder=folder)
+
+
+def _digests(artifact: Artifact) -> dict[str, str]:
+    return {artifact.file: artifact.file_sha256, **artifact.companions}
+
+
+def _content(file: Path, *, sha256: str) -> bytes:
+    """What a file holds, if it is what was exported.
+
+    Raises:
+        FileFormatError: it cannot be read, or was changed.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -83,12 +103,10 @@ def open_artifact(path: Path, *, engine: str | None = None, threads: int | None 
         ) from error
     # The bytes that are checked are the bytes that are opened: nothing can change in between.
     found = hashlib.sha256(content).hexdigest()
-    if found != artifact.file_sha256:
+    if found != sha256:
         raise FileFormatError(
             f"{file} was changed: its SHA-256 is {found[:16]}...",
-            wanted=f"{artifact.file_sha256[:16]}..., the file that was exported and checked",
+            wanted=f"{sha256[:16]}..., the file that was exported and checked",
             do="copy the whole folder again, or export again",
         )
-    opener = ENGINES[name or DEFAULT_ENGINES[artifact.format]]
-    opened = opener(content, artifact=artifact, threads=default_threads() if threads is None else threads)
-    return Model(artifact=artifact, engine=opened, folder=folder)
+    return content

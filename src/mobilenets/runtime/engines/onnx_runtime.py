@@ -1,0 +1,96 @@
+"""ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import FileFormatError
+from ...records import Artifact
+from .signature import check_logits, check_pixels, check_tensors, first_line
+
+__all__ = ["OnnxRuntimeEngine"]
+
+
+@final
+class OnnxRuntimeEngine:
+    """ONNX Runtime on the CPU.
+
+    Between runs its threads spin for a while, waiting for work: ONNX Runtime's default, kept because sleeping instead
+    costs a fifth of the speed (see `bench.worker`, which waits until they are quiet). Calling `run` from several
+    Python threads is safe.
+
+    Args:
+        files: the ONNX file by its name.
+        artifact: its record.
+        threads: threads within an operator; operators run one after the other.
+
+    Raises:
+        FileFormatError: the content is not an ONNX model, or not the one that the record describes.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], *, artifact: Artifact, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 4  # of this session only; what it logs as an error it raises as well
+        try:
+            self._session = ort.InferenceSession(files[artifact.file], options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise FileFormatError(
+                f"{artifact.file} cannot be opened: {first_line(error)}",
+                wanted=f"an ONNX model that ONNX Runtime {ort.__version__} runs",
+                do="export it again",
+            ) from error
+        self._artifact = artifact
+        self._threads = threads
+        self._version = str(ort.__version__)
+        check_tensors(
+            artifact=artifact,
+            inputs={i.name: i.type for i in self._session.get_inputs()},
+            outputs={o.name: o.type for o in self._session.get_outputs()},
+            pixels="tensor(uint8)",
+            logits="tensor(float)",
+        )
+
+    @property
+    def name(self) -> str:
+        """The engine's key in `ENGINES`."""
+        return "onnxruntime"
+
+    @property
+    def version(self) -> str:
+        """ONNX Runtime's version."""
+        return self._version
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute one answer."""
+        return self._threads
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Answer a batch: pixels uint8 (N, R, R, C) -> logits float32 (N, classes).
+
+        Raises:
+            UsageError: another dtype or shape.
+            FileFormatError: the model fails while it runs, or answers in another shape.
+        """
+        check_pixels(pixels, artifact=self._artifact)
+        try:
+            (logits,) = self._session.run(
+                [self._artifact.output_name], {self._artifact.input_name: np.ascontiguousarray(pixels)}
+            )
+        except Exception as error:  # as above: no common base class
+            raise FileFormatError(
+                f"{self._artifact.file} fails on a batch of {len(pixels)}: {first_line(error)}",
+                wanted="a model that answers batches of any size",
+                do="export it again; if memory ran out, use a smaller batch",
+            ) from error
+        return check_logits(logits, count=len(pixels), artifact=self._artifact)

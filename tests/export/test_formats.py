@@ -1,0 +1,134 @@
+"""Every format in every precision that the table claims, for a network of every family."""
+
+import json
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from making import needs, patches, settled_bundle
+from mobilenets.arch import CATALOG, compose
+from mobilenets.errors import FileFormatError, UnknownNameError
+from mobilenets.export import FORMATS, GateImages, Limits, export
+from mobilenets.export.formats import Made
+from mobilenets.export.gate import reference_logits
+from mobilenets.records import Format, Precision
+from mobilenets.runtime import engines_for, is_installed, open_artifact, read_artifact
+
+PAIRS = [pytest.param(*pair, marks=needs(pair[0]), id="-".join(pair)) for pair in FORMATS]
+FLOATS = [pytest.param(*pair, marks=needs(pair[0]), id="-".join(pair)) for pair in FORMATS if pair[1] != "int8"]
+FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_conv_small")
+# Untrained networks pass every rounding on and are never sure of anything; how close a trained one must stay is the
+# gate's business. These limits are far below what any real mistake does (tests/export/test_gate.py).
+UNTRAINED = {
+    "fp32": Limits.of("fp32"),
+    "fp16": Limits(logits=0.3, agreement=0.8, drop=0.2),
+    "bf16": Limits(logits=2.5, agreement=0.5, drop=0.5),
+    "int8": Limits(logits=9.0, agreement=0.2, drop=0.8),
+}
+
+
+def _exported(base: str, folder: Path, *, format: Format, precision: Precision, side: int = 32) -> None:
+    bundle = settled_bundle(compose(base, alpha=0.25, resolution=side, stride="small", classes=5))
+    pixels = patches(20, side)
+    expected = reference_logits(bundle, pixels)
+    images = GateImages(images=pixels, targets=expected.argmax(1), on="val")
+    made = export(
+        bundle,
+        folder,
+        images=images,
+        format=format,
+        precision=precision,
+        calibration=pixels,
+        limits=UNTRAINED[precision],
+    )
+    assert (made.format, made.precision) == (format, precision)
+    assert made.size_mb == sum(p.stat().st_size for p in folder.iterdir() if p.name != "artifact.json") / 1e6
+    for engine in engines_for(format):
+        if is_installed(engine):
+            answered = open_artifact(folder, engine=engine, threads=1).engine.run(pixels)
+            assert np.corrcoef(answered.ravel(), expected.ravel())[0, 1] > (0.9 if precision == "int8" else 0.99)
+
+
+@pytest.mark.parametrize("base", FAMILIES)
+@pytest.mark.parametrize(("format", "precision"), PAIRS)
+def test_every_claimed_file_of_every_family_answers_like_its_network(
+    format: Format, precision: Precision, base: str, tmp_path: Path
+) -> None:
+    _exported(base, tmp_path / "model", format=format, precision=precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", sorted(CATALOG))
+@pytest.mark.parametrize(("format", "precision"), FLOATS)
+def test_every_claimed_file_of_every_catalogue_network_answers_like_it(
+    format: Format, precision: Precision, base: str, tmp_path: Path
+) -> None:
+    _exported(base, tmp_path / "model", format=format, precision=precision, side=64)
+
+
+@pytest.mark.parametrize(("format", "precision"), PAIRS)
+def test_a_file_is_opened_by_itself_and_tells_its_labels_and_preprocessing(
+    format: Format, precision: Precision
+) -> None:
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, stride="small", classes=3))
+    facts = FACTS[format](FORMATS[format, precision](bundle, patches(8, 32)))
+    assert json.loads(facts["labels"]) == list(bundle.labels)
+    assert json.loads(facts["preprocess"])["mean"] == list(bundle.preprocess.mean)
+    assert (facts["task"], facts["bundle"], facts["network"]) == ("classify", bundle.digest, bundle.spec.name)
+
+
+def _onnx_facts(made: Made) -> dict[str, str]:
+    import onnx
+
+    properties = onnx.load_from_string(made["model.onnx"]).metadata_props
+    return {entry.key.removeprefix("mobilenets."): entry.value for entry in properties}
+
+
+def _openvino_facts(made: Made) -> dict[str, str]:
+    from mobilenets.runtime.engines.open_vino import import_openvino
+
+    ov = import_openvino()
+    model = ov.Core().read_model(made["model.xml"], ov.Tensor(np.frombuffer(made["model.bin"], np.uint8)))
+    return {name: value.value for name, value in model.get_rt_info()["mobilenets"].items()}
+
+
+FACTS: dict[Format, typing.Callable[[Made], dict[str, str]]] = {"onnx": _onnx_facts, "openvino": _openvino_facts}
+
+
+@pytest.mark.parametrize("format", sorted({format for format, precision in FORMATS if precision == "fp16"}))
+def test_half_weights_are_half_the_file(format: Format) -> None:
+    if not is_installed(engines_for(format)[0]):
+        pytest.skip(f"{engines_for(format)[0]} is not installed")
+    bundle = settled_bundle(compose("mobilenet_v1", resolution=32, stride="small", classes=3))
+    whole, half = (sum(map(len, FORMATS[format, precision](bundle, None).values())) for precision in ("fp32", "fp16"))
+    assert half < 0.55 * whole
+
+
+@pytest.mark.parametrize("precision", ["fp16"])
+def test_a_weight_beyond_float16_is_refused(precision: Precision) -> None:
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, stride="small", classes=3))
+    bundle.tensors["rows.3.project.conv.weight"][:] = 1e6
+    with pytest.raises(FileFormatError, match=r"rows\.3\.project\.weight has a weight of .*65504"):
+        FORMATS["onnx", precision](bundle, None)
+
+
+def test_a_pair_that_the_table_lacks_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, stride="small", classes=3))
+    images = GateImages(images=patches(4, 32), targets=None, on="val")
+    with pytest.raises(UnknownNameError, match="onnx bf16"):
+        export(bundle, tmp_path / "model", images=images, precision="bf16")
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
+def test_a_companion_that_was_changed_or_lost_is_told(tmp_path: Path) -> None:
+    _exported("mobilenet_v1", tmp_path / "model", format="openvino", precision="fp32")
+    weights = tmp_path / "model" / "model.bin"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"\0\1")
+    with pytest.raises(FileFormatError, match=r"model\.bin was changed"):
+        open_artifact(tmp_path / "model")
+    weights.unlink()
+    with pytest.raises(FileFormatError, match=r"model\.bin is missing"):
+        read_artifact(tmp_path / "model")
