@@ -7,12 +7,16 @@ from types import ModuleType
 
 import pytest
 
-from mobilenets.arch import CATALOG, Fact, cost, facts, find
+from mobilenets.arch import CATALOG, VARIANTS, cost, facts, find
 from mobilenets.bundle import read_bundle
 
 Run = Callable[..., tuple[int, str, str]]
 
-EXACT = [fact for fact in facts() if fact.step == 0 and fact.erratum is None]
+EXACT = [  # a number of the whole network that `info` tells, to its last digit
+    fact
+    for fact in facts()
+    if fact.exact and fact.erratum is None and fact.metric in ("parameters", "norm_statistics") and not fact.part
+]
 KEYS = [
     "kind",
     "name",
@@ -45,10 +49,12 @@ def test_models_as_json_counts_each_network_and_every_example_resolves(run: Run)
         assert all(find(example).name for example in entry["examples"])
 
 
-@pytest.mark.parametrize("fact", EXACT, ids=lambda fact: f"{fact.model}-{fact.metric}")
-def test_info_prints_the_published_exact_counts(fact: Fact, run: Run) -> None:
-    content = json.loads(run("info", fact.model, "--json")[1])
-    assert content[fact.metric] == fact.value * fact.unit
+@pytest.mark.parametrize("model", sorted({fact.model for fact in EXACT} & {*CATALOG, *VARIANTS}))
+def test_info_prints_the_published_exact_counts(model: str, run: Run) -> None:
+    content = json.loads(run("info", model, "--json")[1])
+    assert {fact.metric: content[fact.metric] for fact in EXACT if fact.model == model} == {
+        fact.metric: fact.value for fact in EXACT if fact.model == model
+    }
 
 
 def test_the_json_of_a_table_has_these_keys_in_this_order(run: Run) -> None:
@@ -71,6 +77,17 @@ def test_types_of_layers_share_as_in_table_2_of_the_v1_paper(run: Run) -> None:
     assert round(100 * by_type["depthwise"]["mult_adds_share"], 2) == 3.06
     assert by_type["pointwise"]["parameters_share"] == pytest.approx(0.7459, abs=0.002)
     assert sum(total["parameters_share"] for total in by_type.values()) == pytest.approx(1)
+
+
+def test_memory_is_that_of_table_3_of_the_v2_paper(run: Run) -> None:
+    needed = json.loads(run("info", "mobilenet_v2", "--memory", "--json")[1])["memory"]
+    widest = {level["size"]: level["channels"] for level in needed["levels"] if not level["streamed"]}
+    assert widest == {56: 32, 28: 64, 14: 160, 7: 320, 1: 1280}
+    assert needed["widest_kb"] == pytest.approx(200, rel=0.01)  # "200K"
+    assert needed["peak_kb"] == 2 * 112 * 112 * (32 + 16) / 1e3  # the first bottleneck; its inner tensor does not count
+    lines = run("info", "mobilenet_v2", "--memory")[1].splitlines()
+    assert "14x14                 160  62.7 Kb" in lines  # the paper cuts off: 160/62
+    assert any(line.startswith("peak") and "row 1" in line for line in lines)
 
 
 def test_layers_add_up_to_the_network(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from .catalog import CATALOG, VARIANTS, NameParts, compose, find, load_spec, split_name
 from .cost import Cost, LayerCost, TypeCost, cost
+from .heads import ASPPHead, LRASPPHead, RASPPHead, SSDHead, SSDLiteHead
 from .knobs import (
     for_small_images,
     make_divisible,
@@ -11,15 +12,18 @@ from .knobs import (
     with_resolution,
     with_width,
 )
-from .published import Fact, facts
+from .memory import Memory, MemoryLevel, memory
+from .published import Fact, Line, Table, facts, tables
 from .recount import Check, verify
 from .rows import AttentionRow, BottleneckRow, ConvRow, FusedRow, Layer, Row, SeparableRow, UniversalRow
 from .spec import ArchSpec, ClassifierHead, Norm, PlacedRow
+from .task_networks import TaskCost, TaskNetwork, TaskTap, task_cost
 from .variants import deeper, full_convolutions, reduced_tail, shallow
 
 __all__ = [
     "CATALOG",
     "VARIANTS",
+    "ASPPHead",
     "ArchSpec",
     "AttentionRow",
     "BottleneckRow",
@@ -29,13 +33,24 @@ __all__ = [
     "Cost",
     "Fact",
     "FusedRow",
+    "LRASPPHead",
     "Layer",
     "LayerCost",
+    "Line",
+    "Memory",
+    "MemoryLevel",
     "NameParts",
     "Norm",
     "PlacedRow",
+    "RASPPHead",
     "Row",
+    "SSDHead",
+    "SSDLiteHead",
     "SeparableRow",
+    "Table",
+    "TaskCost",
+    "TaskNetwork",
+    "TaskTap",
     "TypeCost",
     "UniversalRow",
     "compose",
@@ -47,9 +62,12 @@ __all__ = [
     "full_convolutions",
     "load_spec",
     "make_divisible",
+    "memory",
     "reduced_tail",
     "shallow",
     "split_name",
+    "tables",
+    "task_cost",
     "verify",
     "with_channels",
     "with_classes",

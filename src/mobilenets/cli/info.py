@@ -21,9 +21,18 @@ __all__ = ["command"]
 @click.option("--classes", type=int, metavar="N", help="With another number of classes than the paper's 1000.")
 @click.option("--per-layer", is_flag=True, help="Every layer with its input, output and cost.")
 @click.option("--by-type", is_flag=True, help="Shares of the kinds of layers, as in the MobileNetV1 paper's Table 2.")
+@click.option("--memory", "with_memory", is_flag=True, help="Memory at every resolution, as in V2's Table 3.")
 @click.option("--spec", "as_spec", is_flag=True, help="The whole table as JSON: a file that MODEL may be, too.")
 @click.option("--json", "as_json", is_flag=True, help="The same facts as one JSON object.")
-def command(target: str, classes: int | None, per_layer: bool, by_type: bool, as_spec: bool, as_json: bool) -> None:
+def command(
+    target: str,
+    classes: int | None,
+    per_layer: bool,
+    by_type: bool,
+    with_memory: bool,
+    as_spec: bool,
+    as_json: bool,
+) -> None:
     """Count a network: parameters, mult-adds, memory, layer by layer. Needs no torch.
 
     MODEL is a name (see: mobilenets models), the JSON file of a table, or a folder: a bundle that `mobilenets train`
@@ -33,6 +42,7 @@ def command(target: str, classes: int | None, per_layer: bool, by_type: bool, as
     Numbers of the papers:
         mobilenets info mobilenet_v2_1.4_224
         mobilenets info mobilenet_v1 --by-type
+        mobilenets info mobilenet_v2 --memory
 
     \b
     A table of your own:
@@ -55,18 +65,18 @@ def command(target: str, classes: int | None, per_layer: bool, by_type: bool, as
                 f"--classes {classes} for a trained model", wanted="a name or a table", do="leave --classes away"
             )
         spec = with_classes(spec, classes)
-    if spec is None and (per_layer or by_type or as_spec):
+    if spec is None and (per_layer or by_type or with_memory or as_spec):
         from ..errors import UsageError
 
         raise UsageError(
             f"{target} is an artifact of a table that is not in the catalogue",
-            wanted="its table, for --per-layer, --by-type and --spec",
+            wanted="its table, for --per-layer, --by-type, --memory and --spec",
             do="ask the same of the bundle it was exported from",
         )
     if as_spec and spec is not None:
         click.echo(json.dumps(spec.to_json(), indent=2))
         return
-    content = _content(about, spec, per_layer=per_layer, by_type=by_type)
+    content = _content(about, spec, per_layer=per_layer, by_type=by_type, with_memory=with_memory)
     if as_json:
         click.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return
@@ -149,7 +159,9 @@ def _about_artifact(path: Path) -> _About:
     return _About(kind="artifact", spec=spec, facts=recorded)
 
 
-def _content(about: _About, spec: ArchSpec | None, *, per_layer: bool, by_type: bool) -> dict[str, Any]:
+def _content(
+    about: _About, spec: ArchSpec | None, *, per_layer: bool, by_type: bool, with_memory: bool
+) -> dict[str, Any]:
     """All that is told, in the order in which it is shown; `facts` of an artifact win over what its table counts."""
     content: dict[str, Any] = {"kind": about.kind}
     if spec is not None:
@@ -172,6 +184,8 @@ def _content(about: _About, spec: ArchSpec | None, *, per_layer: bool, by_type: 
         }
         if by_type:
             content["by_type"] = _by_type(counted)
+        if with_memory:
+            content["memory"] = _memory(spec)
         if per_layer:
             content["layers"] = list(_layers(spec, counted))
     return content | about.facts
@@ -186,6 +200,27 @@ def _by_type(counted: Cost) -> dict[str, dict[str, Any]]:
             "parameters_share": total.parameters / counted.parameters,
         }
         for kind, total in counted.by_type().items()
+    }
+
+
+def _memory(spec: ArchSpec) -> dict[str, Any]:
+    from ..arch import memory
+
+    needed = memory(spec)
+    return {
+        "bits": 16,
+        "levels": [
+            {
+                "size": level.size,
+                "channels": level.channels,
+                "memory_kb": level.memory / 1e3,
+                "streamed": level.streamed,
+            }
+            for level in needed.levels
+        ],
+        "widest_kb": needed.widest / 1e3,
+        "peak_kb": needed.peak / 1e3,
+        "peak_row": needed.peak_row if needed.peak_row < len(spec.rows) else None,  # None: the head
     }
 
 
@@ -243,6 +278,8 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
                 f"{kind:<10} {total['mult_adds']:>12,} {100 * total['mult_adds_share']:>5.2f} %"
                 f" {total['parameters']:>11,} {100 * total['parameters_share']:>5.2f} %"
             )
+    if "memory" in content:
+        yield from _memory_lines(content["memory"])
     if "layers" in content:
         yield from ("", " row  layer       type        input          output         k  s  parameters    mult-adds")
         for layer in content["layers"]:
@@ -253,6 +290,19 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
                 f"{row:>4}  {layer['layer']:<10}  {layer['type']:<10}  {before:<13}  {after:<13}"
                 f"  {layer['kernel']}  {layer['stride']} {layer['parameters']:>11,} {layer['mult_adds']:>12,}"
             )
+
+
+def _memory_lines(needed: dict[str, Any]) -> Iterator[str]:
+    yield from ("", "by the resolution of an operation's input: the wider of its input and output (V2 Table 3)")
+    yield f"resolution  most channels  memory ({needed['bits']}-bit)"
+    for level in needed["levels"]:
+        size, memory = f"{level['size']}x{level['size']}", f"{level['memory_kb']:,.1f} Kb"
+        if level["streamed"]:
+            memory = "O(1), run in tiles"
+        yield f"{size:<10}  {level['channels']:>13,}  {memory}"
+    yield f"{'max':<10}  {'':>13}  {needed['widest_kb']:,.1f} Kb"
+    row = "the head" if needed["peak_row"] is None else f"row {needed['peak_row']}"
+    yield f"{'peak':<10}  {'':>13}  {needed['peak_kb']:,.1f} Kb: input and output of {row} together (V2 section 5)"
 
 
 def _shortened(labels: list[str]) -> str:
