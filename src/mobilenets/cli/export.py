@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from ..records import Format, Precision
+from .export_weights import LIBRARIES, export_weights
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..data import Dataset
     from ..export import GateImages
     from ..records import Artifact
+    from ..weights import Library
 
 __all__ = ["command"]
 
@@ -26,7 +28,14 @@ __all__ = ["command"]
 @click.option("--data", metavar="DATA", help="The data it was trained on: folder, digits or cifar10.")
 @click.option("--images", metavar="IMAGES", help="Instead: pictures without labels (folder or pattern); float32 only.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the artifact.")
-@click.option("--format", "format_", type=click.Choice(get_args(Format)), default="onnx", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice((*get_args(Format), *LIBRARIES)),
+    default="onnx",
+    show_default=True,
+    help="A file that runs, or the weights by the names of another library.",
+)
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True)
 @click.option("--threads", type=int, metavar="N", help="For int8's speed.  [default: the cores, at most 4]")
 @click.option("--json", "as_json", is_flag=True, help="The artifact's record, gates included, as one JSON object.")
@@ -35,7 +44,7 @@ def command(
     data: str | None,
     images: str | None,
     out: Path | None,
-    format_: Format,
+    format_: Format | Library,
     precision: Precision,
     threads: int | None,
     as_json: bool,
@@ -59,11 +68,20 @@ def command(
     Imported weights, held against pictures that nobody labelled:
         mobilenets export v2 --images holiday/ -o v2-onnx
 
+    \b
+    The weights alone, for other people's code; held against that library itself, where it is installed:
+        mobilenets export v2 --format timm -o v2.safetensors
+
     With int8, the float32 artifact it was measured against stays beside it (here: rose-fp32). Without -o, the folder is
     runs/export/NAME-PRECISION.
     """
     from ..errors import UsageError
 
+    if format_ == "timm" or format_ == "torchvision" or format_ == "transformers":
+        if data is not None or images is not None or precision != "fp32" or threads is not None:
+            raise click.UsageError(f"--format {format_} writes the weights as they are; give only -o")
+        export_weights(bundle, library=format_, out=out, as_json=as_json)
+        return
     if data is not None and images is not None:
         raise click.UsageError("--data and --images both say what the file is held against; give one")
     if data is None and (images is None or precision != "fp32"):

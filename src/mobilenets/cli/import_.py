@@ -24,8 +24,21 @@ __all__ = ["command"]
     help="Class names, one a line, in order.",
 )
 @click.option("--keep-background", is_flag=True, help="Keep class 0 of TensorFlow's 1001, which no image belongs to.")
+@click.option(
+    "--as",
+    "known_as",
+    metavar="NAME",
+    help="What a state dict is of, for what its tensors do not show: timm:tf_mobilenetv3_large_100.",
+)
 @click.option("--json", "as_json", is_flag=True, help="What was read, as one JSON object.")
-def command(source: str, out: Path | None, labels_file: Path | None, keep_background: bool, as_json: bool) -> None:
+def command(
+    source: str,
+    out: Path | None,
+    labels_file: Path | None,
+    keep_background: bool,
+    known_as: str | None,
+    as_json: bool,
+) -> None:
     """Bring a trained checkpoint of another library, with its own preprocessing, padding, epsilon and labels.
 
     SOURCE is a file or folder: .tflite (float, or whole-integer of any kind); .safetensors, .pth or .bin of timm,
@@ -53,7 +66,7 @@ def command(source: str, out: Path | None, labels_file: Path | None, keep_backgr
     if out is not None and out.exists() and not is_bundle(out) and any(out.iterdir()):
         raise UsageError(f"{out} holds something else", wanted="a new folder, or that of a bundle", do="name another")
     labels = None if labels_file is None else read_labels(labels_file)
-    bundle = import_weights(source, labels=labels, keep_background=keep_background)
+    bundle = import_weights(source, labels=labels, keep_background=keep_background, known_as=known_as)
     folder = out if out is not None else new_run_folder("import", run_name(bundle.spec.name))
     bundle.write(folder)
     counted = cost(bundle.spec)

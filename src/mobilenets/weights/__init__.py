@@ -2,6 +2,18 @@
 
 from .imported import Imported, to_bundle
 from .labels import read_labels
+from .outgoing import Offer, offer, to_state_dict, write_state_dict
+from .published import Library
 from .read import import_weights
 
-__all__ = ["Imported", "import_weights", "read_labels", "to_bundle"]
+__all__ = [
+    "Imported",
+    "Library",
+    "Offer",
+    "import_weights",
+    "offer",
+    "read_labels",
+    "to_bundle",
+    "to_state_dict",
+    "write_state_dict",
+]
