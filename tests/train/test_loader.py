@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from making import patches
+from mobilenets.errors import DataError, UsageError
 from mobilenets.records import Preprocess
 from mobilenets.train import Recipe
 from mobilenets.train.loader import Batches, normalise
+from mobilenets.train.randaugment import OPERATIONS
 
 SIDE = 16
 
@@ -109,3 +112,87 @@ def test_rotation_by_nothing_is_nothing_and_erasing_leaves_a_square_of_the_mean(
     assert turned.shape == images.shape
     assert not torch.equal(turned, images)
     assert torch.equal(turned, batches(Source(), rotate=20.0).distort(images, step=3))
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_parts_of_all_processes_make_the_batch_of_one(uniform: bool, world: int) -> None:
+    source = Source(uniform=uniform)
+    fields = {"randaugment": 2, "rotate": 10.0, "cutout": 0.3, "erase": 0.5}
+    recipe = Recipe(**{"epochs": 1.0, "batch_size": 8, **fields})
+    preprocess = Preprocess(resolution=SIDE)
+    alone = Batches(source, recipe, preprocess)
+    parts = [Batches(source, recipe, preprocess, rank=rank, world=world) for rank in range(world)]
+    for step, (whole, *drawn) in enumerate(zip(alone.epoch(1), *(part.epoch(1) for part in parts), strict=True)):
+        assert torch.equal(torch.cat([d.pixels for d in drawn]), whole.pixels)
+        assert torch.equal(torch.cat([d.targets for d in drawn]), whole.targets)
+        distorted = [p.distort(normalise(d.pixels, preprocess), step=step) for p, d in zip(parts, drawn, strict=True)]
+        torch.testing.assert_close(torch.cat(distorted), alone.distort(normalise(whole.pixels, preprocess), step=step))
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+    with pytest.raises(UsageError, match="a batch of 8 images for 3 processes"):
+        Batches(Source(), Recipe(epochs=1.0, batch_size=8), Preprocess(resolution=SIDE), world=3)
+
+
+def test_a_thread_that_dies_ends_the_epoch_with_the_batch_and_the_cause() -> None:
+    class Broken(Source):
+        def pixels(self, index: int) -> np.ndarray:
+            if index == 7:
+                raise OSError("the disk is gone")
+            return super().pixels(index)
+
+    with pytest.raises(DataError, match=r"drawing batch \d of epoch 0 failed: OSError: the disk is gone"):
+        list(batches(Broken(uniform=False)).epoch(0))
+
+
+def test_random_erasing_takes_a_rectangle_of_some_images_and_stays_inside() -> None:
+    images = torch.ones(400, 3, SIDE, SIDE)
+    erased = batches(Source(), erase=0.5).distort(images, step=0)
+    gone = (erased == 0).all(dim=1)
+    hit = gone.flatten(1).any(dim=1)
+    assert 0.4 < hit.float().mean() < 0.6
+    for image in gone[hit]:
+        rows, columns = image.any(dim=1), image.any(dim=0)
+        assert torch.equal(image, rows[:, None] & columns[None, :])
+    shares = gone[hit].flatten(1).float().mean(dim=1)
+    assert 0 < shares.min() <= shares.max() < 0.45
+
+
+def test_mixup_blends_every_pixel_and_cutmix_a_rectangle_and_shares_say_how_much() -> None:
+    images = torch.arange(8, dtype=torch.float32)[:, None, None, None].expand(8, 3, SIDE, SIDE).contiguous()
+    classes = torch.arange(8)
+    for step in range(20):
+        mixed, others, share = batches(Source(), mixup=0.8).mix(images, classes, step=step)
+        assert torch.equal(others, classes.flip(0))
+        torch.testing.assert_close(mixed[:, 0, 0, 0], share * classes + (1 - share) * others)
+        cut, others, share = batches(Source(), cutmix=1.0).mix(images, classes, step=step)
+        kept = (cut[:, 0] == classes[:, None, None]).float().mean(dim=(1, 2))
+        torch.testing.assert_close(kept, share)
+
+
+def test_mixing_happens_as_often_as_it_should_and_never_by_default() -> None:
+    images, classes = torch.randn(4, 3, SIDE, SIDE), torch.arange(4)
+    assert batches(Source()).mix(images, classes, step=0) is None
+    sometimes = batches(Source(), mixup=0.5, mix_probability=0.3)
+    assert 30 < sum(sometimes.mix(images, classes, step=step) is not None for step in range(200)) < 90
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_of_randaugment_keeps_size_and_mode(name: str, channels: int) -> None:
+    pixels = patches(1, SIDE, channels)[0]
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    for level in (0.0, 0.9, 1.5):
+        made = OPERATIONS[name](image, level, -1.0)
+        assert (made.size, made.mode) == (image.size, image.mode)
+
+
+def test_randaugment_changes_images_as_often_as_it_should() -> None:
+    source = Source(count=200)
+    fields = {"crop_padding": 0.0, "mirror": False, "batch_size": 100, "randaugment": 1}
+    for probability, low, high in ((0.0, 0, 0), (0.5, 50, 110)):
+        changed = 0
+        for pixels, _, which in batches(source, randaugment_probability=probability, **fields).epoch(0):
+            changed += sum(not np.array_equal(a, source.images[i]) for a, i in zip(pixels.numpy(), which, strict=True))
+        assert low <= changed <= high

@@ -17,10 +17,10 @@ from mobilenets.bundle import read_bundle
 from mobilenets.errors import CheckError, UsageError
 from mobilenets.nets import DepthwiseConv2d, build
 from mobilenets.records import Preprocess
-from mobilenets.train import EvalPixels, Outcome, Recipe, train
+from mobilenets.train import EvalPixels, Outcome, Recipe, loop, named_recipe, train, with_settings
 from mobilenets.train.checkpoint import read_progress
 from mobilenets.train.loop import CHECKPOINT_NAME
-from mobilenets.train.update import average, make_optimizer
+from mobilenets.train.update import apply_recipe, average, follow, make_optimizer
 
 LABELS = ("dark", "light")
 SIDE = 16
@@ -221,6 +221,84 @@ def test_weight_decay_spares_norms_biases_and_depthwise_filters() -> None:
 def test_every_optimizer_makes_a_step(optimizer: str, tmp_path: Path) -> None:
     outcome = run(tmp_path, optimizer=optimizer, lr=0.01, epochs=1.0)
     assert np.isfinite(outcome.rows[-1].train_loss)
+
+
+def test_what_the_recipe_says_of_decays_and_eps_reaches_the_optimizer() -> None:
+    network = build(spec())
+    given = {"square_decay": 0.95, "eps": 0.5, "momentum": 0.6}
+    adam = make_optimizer(network, recipe(optimizer="adamw", **given)).defaults
+    rms = make_optimizer(network, recipe(optimizer="rmsprop", **given)).defaults
+    assert (adam["betas"], adam["eps"]) == ((0.6, 0.95), 0.5)
+    assert (rms["alpha"], rms["momentum"], rms["eps"]) == (0.95, 0.6, 0.5)
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "v3", "v4"])
+def test_the_recipes_of_the_papers_run(name: str, tmp_path: Path) -> None:
+    changes = {"batch_size": 32, "precision": "fp32", "epochs": 1}
+    paper = with_settings(named_recipe(name), changes)
+    outcome = run(tmp_path, **msgspec.structs.asdict(paper))
+    assert np.isfinite(outcome.rows[-1].train_loss)
+
+
+def test_recalibrated_norms_hold_the_statistics_of_the_weights_that_are_delivered(tmp_path: Path) -> None:
+    slow = {"epochs": 2.0, "norm_momentum": 1e-6}  # statistics that never leave 0 and 1
+    plain, fresh = run(tmp_path / "plain", **slow), run(tmp_path / "fresh", recalibrate=3, **slow)
+    name = "rows.0.conv.norm.running_var"
+    assert np.abs(plain.last.tensors[name] - 1).max() < 1e-3
+    assert np.abs(fresh.last.tensors[name] - 1).max() > 0.1
+    learned = [n for n in plain.last.tensors if "running" not in n]
+    assert all(np.array_equal(plain.last.tensors[n], fresh.last.tensors[n]) for n in learned)
+
+
+def test_a_recalibrated_run_that_goes_on_ends_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"epochs": 3.0, "recalibrate": 2, "mixup": 0.2, "drop_path": 0.2, "erase": 0.3, "randaugment": 1}
+    whole = run(tmp_path / "whole", **settings)
+    advance = loop._Run._advance
+
+    def stop(self: loop._Run, *, seconds: float) -> None:
+        advance(self, seconds=seconds)
+        if self.progress.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_advance", stop)
+        assert not run(tmp_path / "part", **settings).finished
+    rest = run(tmp_path / "part", resume="must", **settings)
+    assert same(rest.last.tensors, whole.last.tensors)
+
+
+def test_stochastic_depth_leaves_branches_out_in_training_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    network = build(compose("mobilenet_v2", alpha=0.5, resolution=32, stride="small", classes=2))
+    place = next(i for i, p in enumerate(network.spec.placed()) if i > 0 and p.row.residual(p.in_channels))
+    apply_recipe(network, recipe(drop_path=0.5))
+    row, rate = network.rows[place], 0.5 * (place + 1) / len(network.rows)
+    for module in row.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    row.training = False
+    inputs = torch.randn(1, next(row.parameters()).shape[1], 8, 8).expand(2000, -1, -1, -1)
+    with torch.no_grad():
+        branch = row(inputs) - inputs
+        row.training = True
+        dropped = row(inputs) - inputs
+    left_out = (dropped == 0).flatten(1).all(dim=1)
+    assert abs(left_out.float().mean().item() - rate) < 0.05
+    torch.testing.assert_close(dropped[~left_out], branch[~left_out] / (1 - rate), rtol=1e-3, atol=1e-4)
+
+
+def test_the_average_follows_a_share_of_the_steps_bounded_by_its_decay() -> None:
+    def moved(step: int, **changes: float) -> float:
+        old, new = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+        old.weight.data.zero_()
+        new.weight.data.fill_(1)
+        follow(old, new, recipe(**changes), step=step)
+        return old.weight.item()
+
+    assert moved(0) == 1.0
+    assert moved(1000, ema=0.1) == pytest.approx(4 / 104)
+    assert moved(100_000, ema=0.1, ema_decay=0.999) == pytest.approx(4 / 1004)
+    assert moved(1001, ema=0.1) == 0.0
 
 
 def test_averaging_moves_by_its_weight_and_includes_running_statistics() -> None:

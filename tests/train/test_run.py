@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -71,7 +72,7 @@ def test_colours_are_learned(trained: tuple[Outcome, Path]) -> None:
 def test_args_hold_the_recipe_the_data_and_the_command(trained: tuple[Outcome, Path], colours: Dataset) -> None:
     _, out = trained
     content = yaml.safe_load((out / "args.yaml").read_text())
-    assert Recipe(**content["recipe"]) == RECIPE
+    assert msgspec.convert(content["recipe"], Recipe) == RECIPE
     assert (content["command"], content["data_digest"]) == ("as typed", colours.digest)
     assert content["images"] == {"train": 48, "val": 6, "test": 6}
 

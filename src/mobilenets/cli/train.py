@@ -18,20 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-DEFAULT_EPOCHS = 30.0
-
 
 @click.command(name="train", short_help="Train a network on labelled images.")
 @click.argument("model")
 @click.argument("data")
-@click.option("--epochs", type=float, metavar="E", help="Passes over the training images.  [default: 30]")
+@click.option("--epochs", type=float, metavar="E", help="Passes over the images.  [default: the recipe's, 30]")
 @click.option("--time", "seconds", type=DURATION, metavar="T", help="Instead of --epochs: 90s, 25m, 1.5h, or seconds.")
 @click.option("--resolution", type=int, metavar="R", help="Input side in pixels.  [default: what suits the images]")
 @click.option("--alpha", type=float, metavar="A", help="Width multiplier, such as 0.5.  [default: the name's]")
 @click.option("--batch-size", type=int, metavar="N", help="Images per step.  [default: the recipe's, 128]")
 @click.option("--lr", type=float, help="Learning rate for a batch of 256; scaled with the batch.  [default: 0.4]")
 @click.option("--seed", type=int, help="Of weights, order and augmentation; splits stay the same.  [default: 0]")
-@click.option("--recipe", type=click.Path(path_type=Path), metavar="FILE", help="YAML or JSON with fields of a recipe.")
+@click.option("--recipe", metavar="R", help="v1, v2, v3, v4 (the papers'), short, or a file of YAML.  [default: short]")
 @click.option("--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field; may be repeated.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one.")
@@ -50,7 +48,7 @@ def command(
     batch_size: int | None,
     lr: float | None,
     seed: int | None,
-    recipe: Path | None,
+    recipe: str | None,
     settings: tuple[tuple[str, str], ...],
     device: str,
     out: Path | None,
@@ -71,6 +69,7 @@ def command(
 
     \b
     With a recipe, one field changed:
+        mobilenets train mobilenet_v3_small flowers/ --recipe v3 --epochs 100
         mobilenets train mobilenet_v1 cifar10 --recipe mine.yaml --set cutout=0.25
 
     \b
@@ -126,16 +125,17 @@ def command(
         context.exit(130)
 
 
-def _recipe(file: Path | None, settings: dict[str, str], options: dict[str, Any]) -> Recipe:
-    """The recipe of the file or the default one, then --set, then the options of their own."""
-    from ..train import Recipe, read_recipe, with_settings
+def _recipe(name: str | None, settings: dict[str, str], options: dict[str, Any]) -> Recipe:
+    """The recipe of that name or file, then --set, then the options of their own."""
+    from ..train import RECIPES, named_recipe, read_recipe, with_settings
 
     given = {key: value for key, value in options.items() if value is not None}
     if "epochs" in given and "seconds" in given:
         raise click.UsageError("--epochs and --time both say how long; give one")
     if twice := sorted(settings.keys() & given.keys()):
         raise click.UsageError(f"--set {twice[0]} repeats an option; give one of them")
-    begun = Recipe(epochs=DEFAULT_EPOCHS) if file is None else read_recipe(file)
+    chosen = "short" if name is None else name
+    begun = named_recipe(chosen) if chosen in RECIPES else read_recipe(Path(chosen))
     return with_settings(begun, {**settings, **given})
 
 

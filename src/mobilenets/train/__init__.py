@@ -1,11 +1,14 @@
 """Training: start + images + recipe -> Bundle."""
 
 from .forward import forward_all
-from .loop import EvalPixels, Outcome, train
+from .judge import EvalPixels
+from .loop import Outcome, train
 from .objective import Batch, CrossEntropy, MakeObjective, Objective, Setting
-from .recipe import Recipe, read_recipe, with_settings
+from .recipe import Recipe
+from .recipes import RECIPES, named_recipe, read_recipe, with_settings
 
 __all__ = [
+    "RECIPES",
     "Batch",
     "CrossEntropy",
     "EvalPixels",
@@ -15,6 +18,7 @@ __all__ = [
     "Recipe",
     "Setting",
     "forward_all",
+    "named_recipe",
     "read_recipe",
     "train",
     "with_settings",

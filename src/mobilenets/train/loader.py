@@ -3,7 +3,8 @@
 What runs ahead, in threads, is numpy and Pillow only: a torch operation in a second thread would start a second pool of
 OpenMP threads, and the two pools spin against each other.
 
-Order and augmentation come from (seed, epoch, batch) alone, so a run that is resumed sees what it would have seen.
+Order and augmentation come from (seed, epoch, batch) alone, so a run that is resumed sees what it would have seen. Of
+several processes each makes its part of every batch, with the draws that one process alone would have made for it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ..errors import DataError, MobileNetsError, UsageError
 from ..records import Preprocess
+from . import augment
+from .randaugment import randaugment
 from .recipe import Recipe
 
 __all__ = ["Batches", "Drawn", "TrainPixels", "normalise"]
 
 PHOTO_THREADS = 4  # Pillow resizes outside the interpreter lock
 ASPECT = (3 / 4, 4 / 3)  # of random crops (Szegedy et al. 2015)
+DISTORTING, MIXING = 1, 2  # streams of random numbers beside that of the batches
 
 
 class TrainPixels(Protocol):
@@ -59,14 +63,35 @@ def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 class Batches:
-    """The batches of a run. The last, smaller batch of an epoch is left out unless it is the only one."""
+    """The batches of a run. The last, smaller batch of an epoch is left out unless it is the only one.
 
-    def __init__(self, source: TrainPixels, recipe: Recipe, preprocess: Preprocess) -> None:
+    Args:
+        source: the training images.
+        recipe: batch size, order and augmentation.
+        preprocess: gives the resolution.
+        rank: which of `world` processes this is; each gets an equal part of every batch.
+        world: how many there are.
+
+    Raises:
+        UsageError: the batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self, source: TrainPixels, recipe: Recipe, preprocess: Preprocess, *, rank: int = 0, world: int = 1
+    ) -> None:
         self._source = source
         self._recipe = recipe
         self._preprocess = preprocess
         self._targets = np.array(source.targets)
         self._size = min(recipe.batch_size, len(self._targets))
+        if self._size % world or self._size // world < min(2, self._size):
+            raise UsageError(
+                f"a batch of {self._size} images for {world} processes",
+                wanted="an equal part for each, of at least 2 images",
+                do=f"choose a batch size that is a multiple of {world}",
+            )
+        own = self._size // world
+        self._part = slice(rank * own, (rank + 1) * own)
         uniform = source.uniform
         side = preprocess.resolution
         # Images that already have the network's size are shifted; all others are cropped and resized one by one.
@@ -78,36 +103,61 @@ class Batches:
         return max(1, len(self._targets) // self._size)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Drawn]:
-        """The batches of epoch `number`, from batch `start` on."""
-        order = np.random.default_rng([self._recipe.seed, number]).permutation(len(self._targets))
+        """This process's part of the batches of epoch `number`, from batch `start` on.
+
+        Raises:
+            DataError: an image cannot be drawn; names the batch and the cause.
+        """
+        order = self._order(number)
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(PHOTO_THREADS) as photo:
             following = None
             for batch in range(start, self.per_epoch):
                 current = following or ahead.submit(self._make, order, number, batch, photo)
                 more = batch + 1 < self.per_epoch
                 following = ahead.submit(self._make, order, number, batch + 1, photo) if more else None
-                yield current.result()
+                try:
+                    drawn = current.result()
+                except MobileNetsError:
+                    raise
+                except Exception as error:  # whatever ended the thread ends the run, with a name
+                    raise DataError(
+                        f"drawing batch {batch} of epoch {number} failed: {type(error).__name__}: {error}",
+                        wanted="images that can be read to the end of the run",
+                        do="check the cache of decoded images; --resume goes on from the checkpoint",
+                    ) from error
+                yield drawn
+
+    def distort(self, images: Tensor, *, step: int) -> Tensor:
+        """Rotate, zoom and erase normalised images (B, C, R, R) on their device, as the recipe says."""
+        recipe = self._recipe
+        if not (recipe.rotate or recipe.zoom or recipe.cutout or recipe.erase):
+            return images
+        rng = np.random.default_rng([recipe.seed, DISTORTING, step])
+        alone = len(images) != self._part.stop - self._part.start  # not one of our batches: all by itself
+        part, count = (slice(None), len(images)) if alone else (self._part, self._size)
+        return augment.distort(images, recipe, rng, part=part, count=count)
+
+    def mix(self, images: Tensor, classes: Tensor, *, step: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Blend images with each other, as the recipe says; see `augment.mix`. Partners are of the same process."""
+        return augment.mix(images, classes, self._recipe, np.random.default_rng([self._recipe.seed, MIXING, step]))
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self._recipe.seed, epoch]).permutation(len(self._targets))
 
     def _make(self, order: NDArray[np.int64], epoch: int, batch: int, photo: ThreadPoolExecutor) -> Drawn:
         index = order[batch * self._size : (batch + 1) * self._size]
         rng = np.random.default_rng([self._recipe.seed, epoch, batch])
         if self._same_size is not None:
             pixels = self._shifted(self._same_size, index, rng)
+            if self._recipe.randaugment:
+                seeds = rng.integers(2**63, size=len(index))[self._part]
+                pixels = np.stack(list(photo.map(self._augmented, pixels, seeds.tolist())))
         else:
             seeds = rng.integers(2**63, size=len(index))
-            crops = photo.map(self._cropped, index.tolist(), seeds.tolist())
+            crops = photo.map(self._cropped, index[self._part].tolist(), seeds[self._part].tolist())
             pixels = np.stack(list(crops))
-        return Drawn(torch.from_numpy(pixels), torch.from_numpy(self._targets[index]), index)
-
-    def distort(self, images: Tensor, *, step: int) -> Tensor:
-        """Rotate, zoom and erase normalised images (B, C, R, R) on their device, as the recipe says."""
-        recipe = self._recipe
-        if not (recipe.rotate or recipe.zoom or recipe.cutout):
-            return images
-        rng = np.random.default_rng([recipe.seed, 1, step])
-        if recipe.rotate or recipe.zoom:
-            images = self._turned(images, rng)
-        return self._erased(images, rng) if recipe.cutout else images
+        own = index[self._part]
+        return Drawn(torch.from_numpy(pixels), torch.from_numpy(self._targets[own]), own)
 
     def _shifted(
         self, uniform: NDArray[np.uint8], index: NDArray[np.int64], rng: np.random.Generator
@@ -118,9 +168,13 @@ class Batches:
         rows, columns = (rng.integers(-reach, reach + 1, size=(2, count, 1)) + np.arange(side)).astype(np.int64)
         if self._recipe.mirror:
             columns = np.where(rng.random((count, 1)) < 0.5, columns[:, ::-1], columns)
-        rows, columns = (side - 1 - np.abs(side - 1 - np.abs(axis)) for axis in (rows, columns))
-        shifted: NDArray[np.uint8] = uniform[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        rows, columns = (side - 1 - np.abs(side - 1 - np.abs(axis[self._part])) for axis in (rows, columns))
+        own = index[self._part]
+        shifted: NDArray[np.uint8] = uniform[own[:, None, None], rows[:, :, None], columns[:, None, :]]
         return shifted
+
+    def _augmented(self, pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        return randaugment(pixels, self._recipe, np.random.default_rng(seed))
 
     def _cropped(self, index: int, seed: int) -> NDArray[np.uint8]:
         """A random part of one image, resized (Szegedy et al. 2015), mirrored half of the time."""
@@ -138,24 +192,5 @@ class Batches:
             (side, side), Image.Resampling.BILINEAR, box=(left, top, left + crop_w, top + crop_h), reducing_gap=2.0
         )
         resized = np.asarray(image).reshape(side, side, pixels.shape[2])
-        return resized[:, ::-1] if self._recipe.mirror and rng.random() < 0.5 else resized
-
-    def _turned(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Rotate and zoom about the centre; what comes in at the border repeats the edge."""
-        count = len(images)
-        angle = np.deg2rad(rng.uniform(-self._recipe.rotate, self._recipe.rotate, count))
-        scale = 1 / rng.uniform(1 - self._recipe.zoom, 1 + self._recipe.zoom, count)
-        theta = np.zeros((count, 2, 3), np.float32)
-        theta[:, 0, 0] = theta[:, 1, 1] = np.cos(angle) * scale
-        theta[:, 0, 1], theta[:, 1, 0] = -np.sin(angle) * scale, np.sin(angle) * scale
-        grid = F.affine_grid(torch.from_numpy(theta).to(images.device), list(images.shape), align_corners=False)
-        turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        return turned.contiguous(memory_format=torch.channels_last)
-
-    def _erased(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Set a square to the mean, anywhere, possibly cut by the border (DeVries and Taylor 2017)."""
-        side = self._preprocess.resolution
-        half = round(self._recipe.cutout * side) / 2
-        centres = torch.from_numpy(rng.uniform(0, side, size=(2, len(images), 1)).astype(np.float32)).to(images.device)
-        near = (torch.arange(side, device=images.device) + 0.5 - centres).abs() < half
-        return images.masked_fill((near[0][:, :, None] & near[1][:, None, :])[:, None], 0.0)
+        mirrored = resized[:, ::-1] if self._recipe.mirror and rng.random() < 0.5 else resized
+        return randaugment(mirrored, self._recipe, rng) if self._recipe.randaugment else mirrored

@@ -6,11 +6,11 @@ checkpoints and survival.
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -25,34 +25,29 @@ from ..bundle import Bundle, read_bundle
 from ..errors import CheckError, UsageError
 from ..files import digest_of
 from ..nets import Network, build, load_tensors, tensors_of
+from ..nets.settle import settle_norms
 from ..progress import say
 from ..records import Preprocess
-from ..tasks import TASKS, Targets
+from ..tasks import TASKS
 from .checkpoint import Progress, Row, load_checkpoint, read_progress, save_checkpoint
 from .forward import forward_all
 from .interrupt import stop_on_interrupt
+from .judge import EvalPixels
+from .learner import Learner
 from .loader import Batches, Drawn, TrainPixels, normalise
 from .machine import compute_dtype, keep_freed_memory, pick_device
-from .objective import Batch, CrossEntropy, MakeObjective, Setting
+from .objective import CrossEntropy, MakeObjective
 from .recipe import Recipe
-from .update import apply_recipe, average, make_optimizer
 
 __all__ = ["EvalPixels", "Outcome", "Resume", "train"]
 
 Resume = Literal["never", "if_there", "must"]
 CHECKPOINT_NAME = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 30.0
-EMA_EVERY = 4  # steps; averaging each step costs time and changes nothing that can be measured
+SETTLE_IMAGES = 512  # tell the statistics of norms that came without any
 EVAL_SHARE = 0.1  # of the time at most goes into validation, the last one apart
 LINE_SECONDS = 15.0
-
-
-@dataclass(frozen=True)
-class EvalPixels:
-    """Prepared images uint8 (N, R, R, C) with targets int64 (N,)."""
-
-    images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
+SETTLE_IMAGES = 512  # give norms that came folded their statistics
 
 
 @dataclass(frozen=True)
@@ -143,35 +138,31 @@ class _Run:
         self.dtype = compute_dtype(recipe.precision, self.device)
         self.batches = Batches(pixels, recipe, preprocess)
         self.task = TASKS["classify"]
-        torch.manual_seed(recipe.seed)
-        network = build(self.spec)
-        if isinstance(start, Bundle):
-            load_tensors(network, {**tensors_of(network), **_kept(start, labels)})
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        apply_recipe(self.network, recipe)
-        self.averaged: Network = copy.deepcopy(self.network) if recipe.ema else self.network
-        self.objective = objective(
-            Setting(
-                network=self.network,
-                recipe=recipe,
-                labels=labels,
-                preprocess=preprocess,
-                batches=self.batches,
-                device=self.device,
-                dtype=self.dtype,
-            )
+        self.learner = Learner(
+            self._begun(),
+            self.batches,
+            recipe,
+            labels=labels,
+            preprocess=preprocess,
+            dtype=self.dtype,
+            objective=objective,
         )
-        beside = self.objective.modules
-        self.optimizer = make_optimizer(self.network, recipe, beside=beside.values())
-        self.learned = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # What a checkpoint holds; names of the objective's own modules cannot meet ours.
-        self.modules: dict[str, nn.Module] = {"network": self.network}
-        self.modules |= {"averaged": self.averaged} if self.averaged is not self.network else {}
-        self.modules |= {f"objective.{name}": module for name, module in beside.items()}
         self.progress = Progress(identity={})
         self.eval_seconds = 0.0
         self.data_digest = ""
         self.best: Bundle | None = None
+
+    def _begun(self) -> Network:
+        """The network with the weights that training starts from."""
+        torch.manual_seed(self.recipe.seed)
+        network = build(self.spec)
+        if isinstance(self.start, Bundle):
+            load_tensors(network, {**tensors_of(network), **_kept(self.start, self.labels)})
+        network = network.to(self.device).to(memory_format=torch.channels_last)
+        if isinstance(self.start, Bundle) and self.start.folded_norms:
+            drawn = islice(self.batches.epoch(0), -(-SETTLE_IMAGES // self.recipe.batch_size))
+            settle_norms(network, (normalise(batch.pixels.to(self.device), self.preprocess) for batch in drawn))
+        return network
 
     def prepare(self, data_digest: str, *, resume: Resume) -> None:
         """Begin anew or from the checkpoint."""
@@ -183,7 +174,7 @@ class _Run:
             "what it starts from": self.start.digest,
             "the images": data_digest,
             "their labels": digest_of(list(self.labels)),
-            "the objective": digest_of(self.objective.identity),
+            "the objective": digest_of(self.learner.objective.identity),
         }
         self.progress = Progress(identity=identity)
         if resume == "never" or (resume == "if_there" and not path.exists()):
@@ -198,7 +189,7 @@ class _Run:
                 wanted="the same command and the same images as before",
                 do="repeat that command, or train into another folder",
             )
-        self.progress = load_checkpoint(path, self.modules, self.optimizer)
+        self.progress = load_checkpoint(path, self.learner.modules, self.learner.optimizer)
         best = self.out / "best"
         if best.exists():
             self.best = read_bundle(best)
@@ -213,7 +204,7 @@ class _Run:
         while not self.progress.finished and not stopped.is_set():
             done = False
             for drawn in self.batches.epoch(self.progress.epoch, start=self.progress.batch):
-                losses.append(self._step(drawn, self._share()))
+                losses.append(self._step(drawn))
                 now = time.monotonic()
                 self._advance(seconds=before + now - began)
                 done = self._share() >= 1.0
@@ -252,29 +243,10 @@ class _Run:
         # The last validation belongs to the time that was asked for.
         return self.progress.seconds / max(1e-6, self.recipe.seconds - min(self.eval_seconds, self.recipe.seconds / 2))
 
-    def _step(self, drawn: Drawn, share: float) -> Tensor:
+    def _step(self, drawn: Drawn) -> Tensor:
         step = self.progress.step
-        # Random numbers of this step come from its number, so a resumed run draws what it would have drawn.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + step)
-        rate = self.recipe.lr * self.recipe.batch_size / 256 * self.recipe.rate(min(share, 1.0))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.network.train()
-        loss = self.objective.learn(self._batch(drawn), step=step)
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.learned, self.recipe.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.averaged is not self.network and step % EMA_EVERY == 0:
-            average(self.averaged, self.network, weight=EMA_EVERY / (EMA_EVERY + self.recipe.ema * step))
-        return loss
-
-    def _batch(self, drawn: Drawn) -> Batch:
-        """On the device, normalised and augmented."""
-        pixels = drawn.pixels.to(self.device, non_blocking=True)
-        targets = drawn.targets.to(self.device, non_blocking=True)
-        images = self.batches.distort(normalise(pixels, self.preprocess), step=self.progress.step)
-        return Batch(images, Targets(targets), drawn.which)
+        rate = self.recipe.rate(min(self._share(), 1.0), epoch=step / self.batches.per_epoch) * self.recipe.peak_lr
+        return self.learner.step(drawn, step=step, rate=rate)
 
     def _advance(self, *, seconds: float) -> None:
         step, epoch, batch = self.progress.step + 1, self.progress.epoch, self.progress.batch + 1
@@ -288,9 +260,7 @@ class _Run:
             return
         values = torch.stack(losses).float().cpu()
         losses.clear()
-        # A sum is not finite if one of its terms is not; activations may hide NaN weights from the loss.
-        weights = torch.stack([p.detach().float().sum() for p in self.network.parameters()]).sum().cpu()
-        if not bool(torch.isfinite(values).all() and torch.isfinite(weights)):
+        if not bool(torch.isfinite(values).all() and torch.isfinite(self.learner.weight_sum())):
             raise CheckError(
                 f"the loss or a weight is no longer a number near step {self.progress.step}",
                 wanted="finite numbers",
@@ -304,9 +274,8 @@ class _Run:
 
     def _evaluate(self) -> None:
         began = time.monotonic()
-        logits = forward_all(
-            self.averaged, self.validation.images, self.preprocess, device=self.device, dtype=torch.float32
-        )
+        judged = self.learner.judged()
+        logits = forward_all(judged, self.validation.images, self.preprocess, device=self.device, dtype=torch.float32)
         scores = self.task.metrics(logits, self.validation.targets)
         self.eval_seconds = time.monotonic() - began
         row = Row(
@@ -315,7 +284,7 @@ class _Run:
             eval_loss=scores["loss"],
             eval_top1=100 * scores["top1"],
             eval_top5=100 * scores["top5"],
-            lr=float(self.optimizer.param_groups[0]["lr"]),
+            lr=float(self.learner.optimizer.param_groups[0]["lr"]),
             step=self.progress.step,
             seconds=self.progress.seconds,
         )
@@ -324,13 +293,13 @@ class _Run:
         )
         say(self._line())
         if scores[self.task.goal] > self.progress.best_top1:
-            self.best = self._bundle()
+            self.best = self._bundle(judged)
             self.best.write(self.out / "best")
             self.progress = msgspec.structs.replace(
                 self.progress, best_top1=scores[self.task.goal], best_step=self.progress.step
             )
 
-    def _bundle(self) -> Bundle:
+    def _bundle(self, judged: nn.Module) -> Bundle:
         row = self.progress.rows[-1]
         told = {
             "recipe": msgspec.to_builtins(self.recipe),
@@ -341,7 +310,7 @@ class _Run:
             "torch": str(torch.__version__),
             "device": str(self.device),
             "compute": str(self.dtype).removeprefix("torch."),
-            **self.objective.told,
+            **self.learner.objective.told,
         }
         history = self.start.history if isinstance(self.start, Bundle) else ()
         return Bundle(
@@ -349,17 +318,17 @@ class _Run:
             task="classify",
             labels=self.labels,
             preprocess=self.preprocess,
-            tensors=tensors_of(self.averaged),
+            tensors=tensors_of(judged),
             history=(*history, {"step": "train", **told}),
         )
 
     def save(self) -> None:
         """Write the checkpoint."""
-        save_checkpoint(self.out / CHECKPOINT_NAME, self.progress, self.modules, self.optimizer)
+        save_checkpoint(self.out / CHECKPOINT_NAME, self.progress, self.learner.modules, self.learner.optimizer)
 
     def outcome(self) -> Outcome:
         """The bundles, also written to the run's folder."""
-        last = self._bundle()
+        last = self._bundle(self.learner.judged())
         last.write(self.out / "last")
         best = last if self.best is None else self.best
         return Outcome(best=best, last=last, rows=self.progress.rows, finished=self.progress.finished)

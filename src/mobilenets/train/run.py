@@ -24,7 +24,8 @@ from ..progress import say
 from ..records import Environment, Preprocess
 from .checkpoint import Row
 from .choose import explain_choice, native_side, preprocess_for, recipe_for, spec_for, store_side
-from .loop import EvalPixels, Outcome, Resume, train
+from .judge import EvalPixels
+from .loop import Outcome, Resume, train
 from .machine import pick_device
 from .pictures import draw_confusion, draw_curves, draw_samples
 from .recipe import Recipe

@@ -5,23 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..arch import AttentionRow, BottleneckRow, FusedRow, UniversalRow
 from ..errors import UsageError
 from ..nets import DepthwiseConv2d, Network
 from .recipe import Recipe
 
-__all__ = ["apply_recipe", "average", "make_optimizer"]
+__all__ = ["EMA_EVERY", "apply_recipe", "average", "follow", "make_optimizer"]
+
+EMA_EVERY = 4  # steps; averaging each step costs time and changes nothing that can be measured
 
 
-def apply_recipe(network: Network, recipe: Recipe) -> None:
-    """Set norm momentum and dropout as the recipe says, in place."""
+def apply_recipe(network: Network, recipe: Recipe, *, per_epoch: int = 1) -> None:
+    """Set norm momentum, dropout and stochastic depth as the recipe says, in place.
+
+    Args:
+        network: fresh from `build`.
+        recipe: how.
+        per_epoch: steps of an epoch, for a norm momentum that is tied to them.
+    """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = recipe.norm_momentum
+            module.momentum = recipe.norm_momentum_for(per_epoch)
         elif isinstance(module, nn.Dropout) and recipe.dropout is not None:
             module.p = recipe.dropout
+    if recipe.drop_path:
+        _drop_paths(network, recipe.drop_path)
 
 
 def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Module] = ()) -> Optimizer:
@@ -44,15 +55,28 @@ def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Modu
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+        squares = 0.999 if recipe.square_decay is None else recipe.square_decay
+        eps = 1e-8 if recipe.eps is None else recipe.eps
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, squares), eps=eps, fused=True)
     if recipe.optimizer == "rmsprop":
-        # V3 section 6.1; eps as torchvision's recipe for V3
-        return torch.optim.RMSprop(groups, lr=recipe.lr, alpha=0.9, eps=0.0316, momentum=recipe.momentum)
+        # TensorFlow adds epsilon inside the root: a published one is put down here as its root. With it, both bound
+        # the step alike where gradients vanish, which is what epsilon is for.
+        squares = 0.9 if recipe.square_decay is None else recipe.square_decay
+        eps = 0.0316 if recipe.eps is None else recipe.eps
+        return torch.optim.RMSprop(groups, lr=recipe.lr, alpha=squares, eps=eps, momentum=recipe.momentum)
     raise UsageError(f"optimizer {recipe.optimizer!r}", wanted="sgd, adamw or rmsprop", do="use one")
 
 
-def _depthwise(module: nn.Module) -> bool:
-    return isinstance(module, DepthwiseConv2d) or (isinstance(module, nn.Conv2d) and module.groups > 1)
+def follow(averaged: nn.Module, current: nn.Module, recipe: Recipe, *, step: int) -> None:
+    """Let the averaged weights follow, if it is time: over `recipe.ema` of the steps made, bounded by `ema_decay`.
+
+    With 0.1 and 0.9999 that is nearly TensorFlow's average with `num_updates`: min(0.9999, (1 + n) / (10 + n)).
+    """
+    if step % EMA_EVERY == 0:
+        steps = recipe.ema * step
+        if recipe.ema_decay:
+            steps = min(steps, 1 / (1 - recipe.ema_decay))
+        average(averaged, current, weight=EMA_EVERY / (EMA_EVERY + steps))
 
 
 @torch.no_grad()
@@ -63,3 +87,32 @@ def average(averaged: nn.Module, current: nn.Module, *, weight: float) -> None:
             old.lerp_(new, weight)
         else:
             old.copy_(new)
+
+
+def _depthwise(module: nn.Module) -> bool:
+    return isinstance(module, DepthwiseConv2d) or (isinstance(module, nn.Conv2d) and module.groups > 1)
+
+
+def _drop_paths(network: Network, last: float) -> None:
+    """Stochastic depth (Huang et al. 2016): leave the branch of residual rows out for some images, later rows oftener.
+
+    A branch that is kept is scaled so that its mean stays. Hooks do it, for the network itself is as it is deployed.
+    """
+    for placed, module in zip(network.spec.placed(), network.rows, strict=True):
+        row = placed.row
+        if isinstance(row, AttentionRow | BottleneckRow | FusedRow | UniversalRow) and row.residual(placed.in_channels):
+            module.register_forward_hook(_DropPath(last * (placed.index + 1) / len(network.rows)))
+
+
+class _DropPath:
+    """A forward hook for a row that adds its input to its output."""
+
+    def __init__(self, rate: float) -> None:
+        self._keep = 1 - rate
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if not module.training:
+            return None
+        (before,) = inputs
+        kept = torch.empty(len(before), 1, 1, 1, dtype=output.dtype, device=output.device).bernoulli_(self._keep)
+        return before + (output - before) * (kept / self._keep)

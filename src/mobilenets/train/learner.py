@@ -1,0 +1,113 @@
+"""The weights of a run and what moves them: network, objective, optimizer, average. It knows steps and no time."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from ..nets import Network
+from ..records import Preprocess
+from ..tasks import Targets
+from .judge import recalibrated
+from .loader import Batches, Drawn, normalise
+from .objective import Batch, MakeObjective, Setting
+from .recipe import Recipe
+from .update import apply_recipe, follow, make_optimizer
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """What a step changes.
+
+    Args:
+        network: with the weights to begin with, on the device; it is changed.
+        batches: where batches come from.
+        recipe: how.
+        labels: class names, in the order of the targets.
+        preprocess: how images are normalised.
+        dtype: of the forward and backward pass.
+        objective: makes what is learned from a batch.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        batches: Batches,
+        recipe: Recipe,
+        *,
+        labels: tuple[str, ...],
+        preprocess: Preprocess,
+        dtype: torch.dtype,
+        objective: MakeObjective,
+    ) -> None:
+        self._batches, self._recipe, self._preprocess = batches, recipe, preprocess
+        self._network, self._dtype = network, dtype
+        self._device = next(network.parameters()).device
+        apply_recipe(network, recipe, per_epoch=batches.per_epoch)
+        self._averaged: Network = copy.deepcopy(network) if recipe.ema else network
+        setting = Setting(
+            network=network,
+            recipe=recipe,
+            labels=labels,
+            preprocess=preprocess,
+            batches=batches,
+            device=self._device,
+            dtype=dtype,
+        )
+        self.objective = objective(setting)
+        beside = self.objective.modules
+        self.optimizer = make_optimizer(network, recipe, beside=beside.values())
+        self._learned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # What a checkpoint holds; names of the objective's own modules cannot meet ours.
+        self.modules: dict[str, nn.Module] = {"network": network}
+        self.modules |= {"averaged": self._averaged} if self._averaged is not network else {}
+        self.modules |= {f"objective.{name}": module for name, module in beside.items()}
+
+    def step(self, drawn: Drawn, *, step: int, rate: float) -> Tensor:
+        """Learn from a batch at a learning rate; the loss, on the device."""
+        # Random numbers of this step come from its number, so a resumed run draws what it would have drawn.
+        torch.manual_seed(self._recipe.seed * 1_000_003 + step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._network.train()
+        loss = self.objective.learn(self._batch(drawn, step=step), step=step)
+        if self._recipe.clip:
+            nn.utils.clip_grad_norm_(self._learned, self._recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._averaged is not self._network:
+            follow(self._averaged, self._network, self._recipe, step=step)
+        return loss
+
+    def weight_sum(self) -> Tensor:
+        """The sum of all weights: not finite if one of them is not. Activations may hide NaN weights from the loss."""
+        return torch.stack([p.detach().float().sum() for p in self._network.parameters()]).sum()
+
+    def judged(self) -> nn.Module:
+        """The network as it is validated and delivered: the averaged one, with norms set anew where that is wished.
+
+        It is made from the same batches each time, and of a copy: when a run validates depends on the clock, and what
+        is learned may not.
+        """
+        if not self._recipe.recalibrate:
+            return self._averaged
+        drawn = itertools.islice(self._batches.epoch(0), self._recipe.recalibrate)
+        images = (self._images(batch, step=number) for number, batch in enumerate(drawn))
+        return recalibrated(self._averaged, images, device=self._device, dtype=self._dtype)
+
+    def _batch(self, drawn: Drawn, *, step: int) -> Batch:
+        """On the device, normalised and augmented."""
+        images, classes = self._images(drawn, step=step), drawn.targets.to(self._device, non_blocking=True)
+        mixed = self._batches.mix(images, classes, step=step)
+        if mixed is None:
+            return Batch(images, Targets(classes), drawn.which)
+        images, others, share = mixed
+        return Batch(images, Targets(classes, mixed=others, share=share), drawn.which)
+
+    def _images(self, drawn: Drawn, *, step: int) -> Tensor:
+        pixels = drawn.pixels.to(self._device, non_blocking=True)
+        return self._batches.distort(normalise(pixels, self._preprocess), step=step)
