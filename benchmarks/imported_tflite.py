@@ -1,4 +1,4 @@
-"""Do imported TensorFlow Lite files answer as LiteRT does? Our float network and our ONNX export against the file itself.
+"""Do imported TensorFlow Lite files answer as LiteRT does? Our float network and our ONNX export against the file.
 
 python benchmarks/imported_tflite.py DATA_ROOT [FILE.tflite ...]
 

@@ -47,6 +47,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "safetensors": "train",
         "huggingface_hub": "train",
         "h5py": "train",
+        "tflite": "train",
         "yaml": "train",
         "matplotlib": "train",
         "mlxtend": "train",

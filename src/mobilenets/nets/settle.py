@@ -1,9 +1,9 @@
 """Norms that came folded into their convolutions -> norms with statistics, so that fine-tuning can begin.
 
-A file with folded norms (Jacob et al. 2018, section 3.2) holds no statistics: after importing, every norm has mean 0 and
-variance 1 - eps. In evaluation that is the network of the file. In training a norm divides by what the batch has, and the
-same weights would be another function, far away from the trained one. Real images tell the statistics that the norms
-would have, and weight and shift are chosen so that evaluation stays what it was.
+A file with folded norms (Jacob et al. 2018, section 3.2) holds no statistics: after importing, every norm has mean 0
+and variance 1 - eps. In evaluation that is the network of the file. In training a norm divides by what the batch has,
+and the same weights would be another function, far away from the trained one. Real images tell the statistics that the
+norms would have, and weight and shift are chosen so that evaluation stays what it was.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ def settle_norms(network: nn.Module, batches: Iterable[Tensor]) -> int:
                 do="build the network from its table",
             )
     seen = {id(norm): _Statistics(norm.num_features) for norm in norms}
-    hooks = [
-        norm.register_forward_pre_hook(lambda module, inputs: seen[id(module)].add(inputs[0])) for norm in norms
-    ]
+    hooks = [norm.register_forward_pre_hook(lambda module, inputs: seen[id(module)].add(inputs[0])) for norm in norms]
     was_training = [module for module in network.modules() if module.training]
     network.eval()
     images = 0
@@ -98,7 +96,8 @@ def settle_norms(network: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 def _settle(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     # What evaluation will compute with is the float32 that is stored, so that is what weight and shift are made for.
     norm_mean, norm_var = mean.to(norm.running_mean.dtype).double(), variance.to(norm.running_var.dtype).double()
     slope = norm.weight.cpu().double() / torch.sqrt(norm.running_var.cpu().double() + norm.eps)

@@ -21,7 +21,7 @@ IDENTIFIER_AT: Final = 4
 MOST_TENSORS: Final = 20_000
 MOST_OPERANDS: Final = 64
 MOST_AXES: Final = 8
-BROKEN: Final = (struct.error, ValueError, IndexError, TypeError, AttributeError, OverflowError, UnicodeError)
+BROKEN: Final = (struct.error, ValueError, LookupError, TypeError, AttributeError, OverflowError, UnicodeError)
 
 ElementType = Literal["float32", "float16", "int8", "uint8", "int4", "int16", "int32", "int64", "other"]
 # tflite's TensorType
@@ -63,7 +63,7 @@ class FlatTensor:
         if self.scale.size == 0:
             return values
         if self.scale.size == 1:
-            return self.scale[0] * (values - self.zero_point[0])
+            return np.asarray(self.scale[0] * (values - self.zero_point[0]), np.float64)
         sides = [1] * values.ndim
         sides[self.axis] = -1
         return self.scale.reshape(sides) * (values - self.zero_point.reshape(sides))

@@ -15,8 +15,9 @@ from ...arch import CATALOG, ArchSpec, ClassifierHead, Norm, Row, compose
 from ...errors import FileFormatError
 from ...records import Preprocess
 from ..imported import UNTRAINED_CLASSES, Imported, untrained_head
-from .chain import Chain, Head, Refuse, read_chain
+from .chain import Chain, Head, read_chain
 from .file import FlatGraph, FlatTensor, parse
+from .links import Refuse
 from .metadata import About, attached_labels, read_metadata
 from .operators import evaluate
 from .rows import head_tensors, match_rows, padding_of, row_tensors
@@ -51,6 +52,12 @@ def read_tflite(path: Path) -> Imported:
         content = path.read_bytes()
     except OSError as error:
         raise FileFormatError(f"cannot read {path}: {error}", wanted="a .tflite file", do="check the path") from error
+    # Numbers that are none are found when all tensors are looked at; until then a damaged file may hold any.
+    with np.errstate(all="ignore"):
+        return _read(content, path.stem)
+
+
+def _read(content: bytes, stem: str) -> Imported:
     graph = parse(content)
     about = read_metadata(graph.metadata)
     refuse = Refuse([operator.kind for operator in graph.operators])
@@ -60,7 +67,7 @@ def read_tflite(path: Path) -> Imported:
     padding = padding_of(chain.links, refuse)
     side = _side(image, refuse)
     classes = None if chain.head.classifier is None else int(chain.head.classifier.bias.size)
-    spec = _spec(rows, chain.head, stem=path.stem, resolution=side, channels=image.size[2])
+    spec = _spec(rows, chain.head, stem=stem, resolution=side, channels=image.size[2])
     spec = msgspec.structs.replace(spec, padding=padding)
     tensors = row_tensors(rows, chain.links, spec.norm)
     tensors |= head_tensors(chain.head, spec.norm, hidden_norm=spec.head.hidden_norm)
@@ -167,8 +174,16 @@ def _assumed(scale: NDArray[Any], shift: NDArray[Any], spec: ArchSpec) -> tuple[
     if (scale == 1).all() and not shift.any():
         if spec.padding == "symmetric" and channels == 3:  # torch's, where nearly everybody normalises like this
             mean, std = (255 * np.array(numbers) for numbers in IMAGENET)
-            return 1 / std, -mean / std, "assumed: ImageNet's mean and deviation, as torch's networks (symmetric padding)"
-        return np.full(channels, 1 / 127.5), np.full(channels, -1.0), "assumed: pixels in [-1, 1], as TensorFlow's networks"
+            return (
+                1 / std,
+                -mean / std,
+                "assumed: ImageNet's mean and deviation, as torch's networks (symmetric padding)",
+            )
+        return (
+            np.full(channels, 1 / 127.5),
+            np.full(channels, -1.0),
+            "assumed: pixels in [-1, 1], as TensorFlow's networks",
+        )
 
     def strangeness(name: str) -> float:
         low, high = RANGES[name]
@@ -188,7 +203,7 @@ def _words(numbers: Sequence[float]) -> str:
 
 def _numbers(graph: FlatGraph) -> str:
     """What the weights are stored as: "uint8 per tensor" ..."""
-    types = set()
+    types: set[str] = set()
     for operator in graph.operators:
         if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and len(operator.inputs) > 1:
             weight = graph.tensors[operator.inputs[1]]

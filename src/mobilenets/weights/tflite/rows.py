@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ...arch import BottleneckRow, ConvRow, FusedRow, Row, SeparableRow, UniversalRow
 from ...arch.spec import Norm, Padding
-from .chain import Head, Link, Refuse
+from .chain import Head
+from .links import Link, Refuse
 from .values import Conv, same_pads
 
 __all__ = ["Tensors", "head_tensors", "match_rows", "padding_of", "row_tensors"]
@@ -114,7 +115,7 @@ def _shapes(some: Sequence[Link]) -> Iterator[tuple[int, Row]]:
         expand, depthwise, project = some[:3]
         if acts[0] == acts[1] and gates[0] is None and gates[2] is None and _plain(expand) and _plain(project):
             yield 3, _bottleneck(expand, depthwise, project)
-    yield from _universal_shapes(some, kinds, acts, plain=not any(gates))
+    yield from _universal_shapes(some, kinds, acts)
     if kinds[:2] == ("conv", "pointwise") and acts[1] == "none" and not any(gates[:2]) and _plain(some[1]):
         yield (
             2,
@@ -130,22 +131,18 @@ def _shapes(some: Sequence[Link]) -> Iterator[tuple[int, Row]]:
     if first.kind != "depthwise" and first.gate is None:
         yield (
             1,
-            ConvRow(
-                out=_out(first), kernel=first.kernel, stride=first.stride, dilation=first.dilation, act=first.act
-            ),
+            ConvRow(out=_out(first), kernel=first.kernel, stride=first.stride, dilation=first.dilation, act=first.act),
         )
 
 
-def _universal_shapes(
-    some: Sequence[Link], kinds: tuple[str, ...], acts: tuple[str, ...], *, plain: bool
-) -> Iterator[tuple[int, Row]]:
+def _universal_shapes(some: Sequence[Link], kinds: tuple[str, ...], acts: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
     """V4's rows that V2 does not have: with a depthwise convolution at the start, or with none."""
     for length, wanted in (
         (4, ("depthwise", "pointwise", "depthwise", "pointwise")),
         (3, ("depthwise", "pointwise", "pointwise")),
         (2, ("pointwise", "pointwise")),
     ):
-        if kinds[:length] != wanted or not plain and any(link.gate for link in some[:length]):
+        if kinds[:length] != wanted or any(link.gate for link in some[:length]):
             continue
         start = some[0] if wanted[0] == "depthwise" else None
         expand = some[0 if start is None else 1]
@@ -216,16 +213,15 @@ def padding_of(links: Sequence[Link], refuse: Refuse) -> Padding:
     possible: list[Padding] = ["same", "symmetric"]
     for link in links:
         reach = link.dilation * (link.kernel - 1) + 1
-        same = (*same_pads(link.in_size[0], reach=reach, stride=link.stride),) + (
-            *same_pads(link.in_size[1], reach=reach, stride=link.stride),
-        )
+        vertical, horizontal = (same_pads(side, reach=reach, stride=link.stride) for side in link.in_size[:2])
+        same = (*vertical, *horizontal)
         fits: dict[Padding, bool] = {"same": link.pads == same, "symmetric": link.pads == (reach // 2,) * 4}
         left = [padding for padding in possible if fits[padding]]
         if not left:
             raise refuse(
                 link.at,
-                f"zeros of {link.pads} (top, bottom, left, right) around {link.in_size[0]}x{link.in_size[1]} for a kernel"
-                f" of {reach} and stride {link.stride}",
+                f"zeros of {link.pads} (top, bottom, left, right) around {link.in_size[0]}x{link.in_size[1]}"
+                f" for a kernel of {reach} and stride {link.stride}",
                 wanted=f"{' or '.join(possible)} padding, as the convolutions before it",
             )
         possible = left
