@@ -75,7 +75,8 @@ def cost(spec: ArchSpec) -> Cost:
     Squeeze-and-excite and the head run once per image; residual additions, norms, layer scales, activations, softmax
     and pooling are not mult-adds, as in the papers. The two matrix products of an attention are: only with them do V4's
     hybrids have the 1.2 G and 7.2 G of its Table 6. `attention_mult_adds` tells them apart, for tools that count
-    convolutions and linear layers only.
+    convolutions and linear layers only. The peak holds all that an attention's products read and write, but not what
+    else of its row is still needed meanwhile.
     """
     entries: list[LayerCost] = []
     peak = 0

@@ -13,6 +13,7 @@ EXAMPLES = (
     ("mobilenet_v1_0.75_192", "width multiplier 0.75, 192 pixels"),
     ("mobilenet_v2_1.4_224", "wider than the paper's table"),
     ("mobilenet_v2_0.5_32_s8", "32 pixels, strides turned off until the total stride is 8"),
+    ("mobilenet_v1_shallow_0.5_160", "a variant: V1 without its repeated rows"),
     ("mobilenetv3_small_075", "timm's name for mobilenet_v3_small_0.75_224"),
 )
 
@@ -27,6 +28,8 @@ def command(as_json: bool) -> None:
         mobilenets models
         mobilenets models --json | jq -r .[].name
     """
+    from ..arch import VARIANTS
+
     entries = _entries()
     if as_json:
         import json
@@ -42,7 +45,8 @@ def command(as_json: bool) -> None:
         )
     click.echo("\nNAME_ALPHA_RESOLUTION sets the width multiplier and the input's side in pixels:")
     for name, about in EXAMPLES:
-        click.echo(f"  {name:<24} {about}")
+        click.echo(f"  {name:<28} {about}")
+    click.echo(f"\nVariants, named in the same way: {', '.join(VARIANTS)}")
     click.echo("\nMore about one: mobilenets info NAME")
 
 
