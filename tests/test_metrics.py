@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mobilenets.errors import UsageError
 from mobilenets.metrics import (
+    balanced_accuracy,
     confusion,
     expected_calibration_error,
     per_class_accuracy,
@@ -105,3 +106,17 @@ def test_impossible_values_are_refused() -> None:
         wilson_interval(3, 2)
     with pytest.raises(UsageError, match="one prediction per target"):
         confusion(np.array([0]), np.array([0, 1]), classes=2)
+
+
+def test_balanced_accuracy_sees_through_a_model_that_always_names_the_largest_class() -> None:
+    matrix = confusion(np.zeros(100, dtype=int), np.repeat([0, 1, 2], [90, 5, 5]), classes=4)
+    assert balanced_accuracy(matrix) == pytest.approx(1 / 3)  # the fourth class has no images
+    with pytest.raises(UsageError, match="no class has images"):
+        balanced_accuracy(np.zeros((2, 2), dtype=int))
+
+
+@given(st.integers(0, 1000))
+def test_balanced_accuracy_is_plain_accuracy_where_classes_are_balanced(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets, predicted = np.repeat(np.arange(4), 10), rng.integers(0, 4, 40)
+    assert balanced_accuracy(confusion(predicted, targets, classes=4)) == pytest.approx((targets == predicted).mean())

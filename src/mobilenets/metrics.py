@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 
 __all__ = [
+    "balanced_accuracy",
     "confusion",
     "expected_calibration_error",
     "per_class_accuracy",
@@ -85,6 +86,21 @@ def per_class_accuracy(confusion: NDArray[Any]) -> NDArray[np.float64]:
     right = np.diagonal(confusion).astype(np.float64)
     shares: NDArray[np.float64] = np.divide(right, counts, out=np.full(len(counts), np.nan), where=counts > 0)
     return shares
+
+
+def balanced_accuracy(confusion: NDArray[Any]) -> float:
+    """The mean of the classes' accuracies, in [0, 1], from a confusion matrix (K, K) with true rows.
+
+    A model that always names the largest class has 1/K, however large that class is. Classes without images do not
+    count (Brodersen et al. 2010, for two classes).
+
+    Raises:
+        UsageError: no class has images.
+    """
+    shares = per_class_accuracy(confusion)
+    if np.isnan(shares).all():
+        raise UsageError("no class has images", wanted="at least one image", do="check the data")
+    return float(np.nanmean(shares))
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from making import patches
 from mobilenets.errors import DataError, UsageError
 from mobilenets.records import Preprocess
 from mobilenets.train import Recipe
-from mobilenets.train.loader import Batches, normalise
+from mobilenets.train.loader import Batches, normalise, weights_of
 from mobilenets.train.randaugment import OPERATIONS
 
 SIDE = 16
@@ -196,3 +196,28 @@ def test_randaugment_changes_images_as_often_as_it_should() -> None:
         for pixels, _, which in batches(source, randaugment_probability=probability, **fields).epoch(0):
             changed += sum(not np.array_equal(a, source.images[i]) for a, i in zip(pixels.numpy(), which, strict=True))
         assert low <= changed <= high
+
+
+def test_balanced_sampling_shows_every_class_equally_often_and_no_image_twice_before_all_once() -> None:
+    source = Source(count=90)
+    source.targets = np.repeat([0, 1, 4], [60, 20, 10])
+    loader = batches(source, sampling="balanced", batch_size=10)
+    orders = [np.concatenate([drawn.which for drawn in loader.epoch(number)]) for number in (0, 1)]
+    for order in orders:
+        assert np.bincount(source.targets[order]).tolist() == [30, 30, 0, 0, 30]
+        times = np.bincount(order, minlength=90)
+        assert set(times[:60]) == {0, 1}
+        assert set(times[60:80]) == {1, 2}
+        assert set(times[80:]) == {3}
+    assert not np.array_equal(*orders)
+
+
+def test_class_weights_make_classes_count_alike_and_are_one_on_average() -> None:
+    counts = np.array([90, 9, 1, 0])
+    inverse, half = weights_of(counts, "inverse"), weights_of(counts, "sqrt_inverse")
+    assert inverse is not None
+    assert half is not None
+    assert (counts * inverse)[:3] == pytest.approx([100 / 3] * 3)
+    assert (counts * half).sum() == pytest.approx(100)
+    assert half[2] / half[0] == pytest.approx(90**0.5)
+    assert weights_of(counts, "none") is None

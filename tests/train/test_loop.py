@@ -15,9 +15,11 @@ from making import patches
 from mobilenets.arch import ArchSpec, compose
 from mobilenets.bundle import read_bundle
 from mobilenets.errors import CheckError, UsageError
+from mobilenets.metrics import softmax
 from mobilenets.nets import DepthwiseConv2d, build
 from mobilenets.records import Preprocess
 from mobilenets.train import EvalPixels, Outcome, Recipe, loop, named_recipe, train, with_settings
+from mobilenets.train.answer import BundleModel
 from mobilenets.train.checkpoint import read_progress
 from mobilenets.train.loop import CHECKPOINT_NAME
 from mobilenets.train.update import apply_recipe, average, follow, make_optimizer
@@ -335,3 +337,33 @@ def test_a_photo_source_without_a_common_size_trains_too(tmp_path: Path) -> None
         device="cpu",
     )
     assert outcome.finished
+
+
+@pytest.mark.parametrize("remedy", [{"class_weights": "inverse"}, {"sampling": "balanced"}])
+def test_a_remedy_for_rare_classes_raises_their_share_of_the_answers(remedy: dict, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    targets = (np.arange(200) % 20 == 0).astype(np.int64)  # one of twenty is of class 1
+    noise = rng.integers(0, 120, (200, SIDE, SIDE, 3))
+    images = (noise + 20 * targets[:, None, None, None]).astype(np.uint8)  # hard to tell apart
+
+    class Rare(Source):
+        def __init__(self) -> None:
+            self.uniform, self.targets = images, targets
+
+    def share(out: Path, **changes) -> float:
+        source = Rare()
+        settings = {"epochs": 4.0, "batch_size": 40, "label_smoothing": 0.0, "lr": 0.2, "ema": 0.0, **changes}
+        bundle = train(
+            spec(),
+            source,
+            EvalPixels(images, targets),
+            recipe(**settings),
+            labels=LABELS,
+            preprocess=PREPROCESS,
+            out=out,
+            device="cpu",
+        ).last
+        return float(softmax(BundleModel(bundle, device="cpu").run(images))[:, 1].mean())
+
+    assert share(tmp_path / "plain") < 0.25
+    assert share(tmp_path / "remedy", **remedy) > share(tmp_path / "again") + 0.1

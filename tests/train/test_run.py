@@ -23,6 +23,7 @@ from mobilenets.train.validate import validate_bundle
 
 RECIPE = Recipe(epochs=8, batch_size=16, lr=1.0, precision="fp32")
 COLUMNS = ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "step", "seconds"]
+COLUMNS += ["eval_balanced", "eval_calibration"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def test_a_run_leaves_every_file_it_promises(trained: tuple[Outcome, Path]) -> N
     assert {path.name for path in out.iterdir()} == {
         "args.yaml",
         "results.csv",
+        "classes.csv",
         "curves.png",
         "confusion.png",
         "samples.png",
@@ -61,6 +63,16 @@ def test_results_have_timms_columns_and_a_line_per_validation(trained: tuple[Out
     assert list(rows[0]) == COLUMNS
     assert [float(row["eval_top1"]) for row in rows] == pytest.approx([row.eval_top1 for row in outcome.rows], rel=1e-5)
     assert float(rows[-1]["epoch"]) == RECIPE.epochs
+
+
+def test_every_class_has_its_line_with_its_own_accuracy(trained: tuple[Outcome, Path], colours: Dataset) -> None:
+    outcome, out = trained
+    with (out / "classes.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["label"] for line in lines] == list(colours.labels)
+    assert sum(int(line["images"]) for line in lines) == len(colours.split("val"))
+    right = sum(int(line["right"]) for line in lines)
+    assert 100 * right / len(colours.split("val")) == pytest.approx(100 * outcome.top1)
 
 
 def test_colours_are_learned(trained: tuple[Outcome, Path]) -> None:

@@ -76,8 +76,8 @@ def command(
     Once stopped (Ctrl-C keeps everything), the same command goes on:
         mobilenets train mobilenet_v2 flowers/ --time 20m --resume
 
-    The folder runs/train/NAME then holds best/ and last/ (bundles), results.csv, curves.png, confusion.png, samples.png
-    and args.yaml.
+    The folder runs/train/NAME then holds best/ and last/ (bundles), results.csv, classes.csv, curves.png,
+    confusion.png, samples.png and args.yaml.
     """
     from ..data import open_dataset
     from ..runs import new_run_folder, newest_run_folder, run_name
@@ -206,7 +206,7 @@ def _tell(outcome: Outcome, folder: Path, *, data: str, again: str, quiet: bool)
         f"validation top-1 {100 * outcome.top1:.2f} % ({outcome.best.spec.name})",
         f"  {folder / 'best'}  the weights that did best",
         f"  {folder / 'last'}  the weights at the end",
-        f"  {folder}  results.csv, curves.png, confusion.png, samples.png, args.yaml",
+        f"  {folder}  results.csv, classes.csv, curves.png, confusion.png, samples.png, args.yaml",
     ]
     if outcome.finished:
         lines.append(f"next: {shlex.join(['mobilenets', 'export', str(folder / 'best'), '--data', data])}")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..metrics import softmax, top_k_accuracy
+from ..metrics import balanced_accuracy, confusion, expected_calibration_error, softmax, top_k_accuracy
 
 __all__ = ["FUNCTIONS", "Targets", "TaskFunctions"]
 
@@ -59,12 +59,16 @@ def loss(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
 
 
 def metrics(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str, float]:
-    """Mean cross-entropy in nats ("loss"), top-1 and top-5 accuracy in [0, 1]."""
-    chosen = softmax(logits)[np.arange(len(targets)), targets]
+    """Mean cross-entropy in nats ("loss"); in [0, 1] top-1, top-5 and balanced accuracy and the calibration error."""
+    probabilities = softmax(logits)
+    chosen = probabilities[np.arange(len(targets)), targets]
+    matrix = confusion(logits.argmax(axis=1), targets, classes=logits.shape[1])
     return {
         "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
         "top1": top_k_accuracy(logits, targets, k=1),
         "top5": top_k_accuracy(logits, targets, k=min(5, logits.shape[1])),
+        "balanced": balanced_accuracy(matrix),
+        "calibration_error": expected_calibration_error(probabilities, targets),
     }
 
 

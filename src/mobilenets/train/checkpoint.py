@@ -30,6 +30,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     lr: float
     step: int
     seconds: float  # since the start of training
+    eval_balanced: float = 0.0  # per cent, mean of the classes' accuracies
+    eval_calibration: float = 0.0  # expected calibration error, in [0, 1]
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,6 +47,8 @@ class Learner:
         self._batches, self._recipe, self._preprocess = batches, recipe, preprocess
         self._network, self._dtype = network, dtype
         self._device = next(network.parameters()).device
+        weights = batches.class_weights(len(labels))
+        self._class_weights = None if weights is None else torch.from_numpy(weights).to(self._device)
         apply_recipe(network, recipe, per_epoch=batches.per_epoch)
         self._averaged: Network = copy.deepcopy(network) if recipe.ema else network
         setting = Setting(
@@ -104,9 +106,9 @@ class Learner:
         images, classes = self._images(drawn, step=step), drawn.targets.to(self._device, non_blocking=True)
         mixed = self._batches.mix(images, classes, step=step)
         if mixed is None:
-            return Batch(images, Targets(classes), drawn.which)
+            return Batch(images, Targets(classes, weights=self._class_weights), drawn.which)
         images, others, share = mixed
-        return Batch(images, Targets(classes, mixed=others, share=share), drawn.which)
+        return Batch(images, Targets(classes, others, share, weights=self._class_weights), drawn.which)
 
     def _images(self, drawn: Drawn, *, step: int) -> Tensor:
         pixels = drawn.pixels.to(self._device, non_blocking=True)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError, MobileNetsError, UsageError
+from ..errors import DataError, MobileNetsError, RecipeError, UsageError
 from ..records import Preprocess
 from . import augment
 from .randaugment import randaugment
-from .recipe import Recipe
+from .recipe import ClassWeights, Recipe
 
-__all__ = ["Batches", "Drawn", "TrainPixels", "normalise"]
+__all__ = ["Batches", "Drawn", "TrainPixels", "normalise", "weights_of"]
 
 PHOTO_THREADS = 4  # Pillow resizes outside the interpreter lock
 ASPECT = (3 / 4, 4 / 3)  # of random crops (Szegedy et al. 2015)
@@ -60,6 +60,26 @@ def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     mean = torch.tensor(preprocess.mean, device=pixels.device) * 255
     scale = 1 / (torch.tensor(preprocess.std, device=pixels.device) * 255)
     return ((pixels.float() - mean) * scale).permute(0, 3, 1, 2)
+
+
+def weights_of(counts: NDArray[np.int64], kind: ClassWeights) -> NDArray[np.float32] | None:
+    """How much an image of each class counts (K,), 1 on average over the images; None where all count alike.
+
+    Args:
+        counts: images of each class (K,).
+        kind: "inverse": classes count alike, however many images they have. "sqrt_inverse": half of the way there.
+
+    Raises:
+        RecipeError: there is no such kind.
+    """
+    if kind == "none":
+        return None
+    if kind not in ("inverse", "sqrt_inverse"):
+        wanted = "none, inverse or sqrt_inverse"
+        raise RecipeError(f"class_weights = {kind!r}", wanted=wanted, do="correct class_weights")
+    rarity = np.maximum(counts, 1) ** (-1.0 if kind == "inverse" else -0.5)
+    weights: NDArray[np.float32] = (rarity * counts.sum() / (rarity * counts).sum()).astype(np.float32)
+    return weights
 
 
 class Batches:
@@ -141,8 +161,18 @@ class Batches:
         """Blend images with each other, as the recipe says; see `augment.mix`. Partners are of the same process."""
         return augment.mix(images, classes, self._recipe, np.random.default_rng([self._recipe.seed, MIXING, step]))
 
+    def class_weights(self, classes: int) -> NDArray[np.float32] | None:
+        """How much an image of each class counts, as the recipe says; see `weights_of`."""
+        return weights_of(np.bincount(self._targets, minlength=classes), self._recipe.class_weights)
+
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self._recipe.seed, epoch]).permutation(len(self._targets))
+        """Indices (N,) in the order of an epoch."""
+        rng = np.random.default_rng([self._recipe.seed, epoch])
+        if self._recipe.sampling == "shuffled":
+            return rng.permutation(len(self._targets))
+        if self._recipe.sampling == "balanced":
+            return _balanced(self._targets, rng)
+        raise RecipeError(f"sampling = {self._recipe.sampling!r}", wanted="shuffled or balanced", do="correct sampling")
 
     def _make(self, order: NDArray[np.int64], epoch: int, batch: int, photo: ThreadPoolExecutor) -> Drawn:
         index = order[batch * self._size : (batch + 1) * self._size]
@@ -194,3 +224,16 @@ class Batches:
         resized = np.asarray(image).reshape(side, side, pixels.shape[2])
         mirrored = resized[:, ::-1] if self._recipe.mirror and rng.random() < 0.5 else resized
         return randaugment(mirrored, self._recipe, rng) if self._recipe.randaugment else mirrored
+
+
+def _balanced(targets: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many indices as there are images, of each class equally many to within one, no image twice before all once."""
+    present = np.unique(targets)
+    shares = np.full(len(present), len(targets) // len(present))
+    shares[rng.permutation(len(present))[: len(targets) % len(present)]] += 1
+    drawn = []
+    for target, share in zip(present.tolist(), shares.tolist(), strict=True):
+        own = np.flatnonzero(targets == target)
+        rounds = [rng.permutation(own) for _ in range(-(-share // len(own)))]
+        drawn.append(np.concatenate(rounds)[:share])
+    return rng.permutation(np.concatenate(drawn))

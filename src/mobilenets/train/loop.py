@@ -287,6 +287,8 @@ class _Run:
             lr=float(self.learner.optimizer.param_groups[0]["lr"]),
             step=self.progress.step,
             seconds=self.progress.seconds,
+            eval_balanced=100 * scores["balanced"],
+            eval_calibration=scores["calibration_error"],
         )
         self.progress = msgspec.structs.replace(
             self.progress, rows=(*self.progress.rows, row), loss_sum=0.0, loss_count=0

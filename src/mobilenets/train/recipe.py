@@ -10,11 +10,13 @@ import msgspec
 from ..errors import RecipeError
 from ..files import digest_of
 
-__all__ = ["LrScaling", "Optimizer", "Precision", "Recipe", "Schedule"]
+__all__ = ["ClassWeights", "LrScaling", "Optimizer", "Precision", "Recipe", "Sampling", "Schedule"]
 
 Optimizer = Literal["sgd", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "linear", "constant", "step", "exponential"]
 LrScaling = Literal["linear", "sqrt"]
+ClassWeights = Literal["none", "inverse", "sqrt_inverse"]
+Sampling = Literal["shuffled", "balanced"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -53,6 +55,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ema_decay: float = 0.0  # and over at most 1 / (1 - this) steps; 0: no such bound
     norm_momentum: float | Literal["auto"] = 0.1  # torch's convention; "auto": see `norm_momentum_for`
     recalibrate: int = 0  # batches from which the averaged weights' norms are set anew for each validation; 0: kept
+    # Classes with many images and few
+    class_weights: ClassWeights = "none"  # how much an image counts: by one over its class's images, or that one's root
+    sampling: Sampling = "shuffled"  # "balanced": an epoch shows every class equally often
     # What is seen
     mirror: bool = True  # flip left-right half of the time
     crop_padding: float = 0.125  # same-sized small images: shift by up to this part of the side

@@ -1,6 +1,6 @@
 """A training run from a data set to a folder: what `mobilenets train` does.
 
-out/  args.yaml  results.csv  curves.png  confusion.png  samples.png  best/  last/  checkpoint.safetensors
+out/  args.yaml  results.csv  classes.csv  curves.png  confusion.png  samples.png  best/  last/  checkpoint.safetensors
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from ..arch import ArchSpec, with_classes, with_resolution
 from ..bundle import Bundle
 from ..data import Dataset, Pixels, prepared, store
 from ..errors import UsageError
 from ..files import write_bytes, write_text
-from ..metrics import confusion, softmax
+from ..metrics import confusion, per_class_accuracy, softmax
 from ..progress import say
 from ..records import Environment, Preprocess
 from .checkpoint import Row
@@ -181,11 +182,23 @@ def _csv(rows: tuple[Row, ...]) -> str:
     return text.getvalue()
 
 
+def _classes_csv(matrix: NDArray[np.int64], labels: tuple[str, ...]) -> str:
+    """`classes.csv`: how often the best weights are right on the validation images of each class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["label", "images", "right", "accuracy"])
+    for index, (label, share) in enumerate(zip(labels, per_class_accuracy(matrix), strict=True)):
+        images, right = int(matrix[index].sum()), int(matrix[index, index])
+        writer.writerow([label, images, right, f"{100 * share:.6g}" if images else ""])
+    return text.getvalue()
+
+
 def _write_pictures(out: Path, outcome: Outcome, validation: Pixels, *, device: str) -> None:
     best = outcome.best
     logits = bundle_logits(best, validation.images, device=device)
     matrix = confusion(logits.argmax(axis=1), validation.targets, classes=len(best.labels))
     answers = softmax(np.nan_to_num(logits))
+    write_text(out / "classes.csv", _classes_csv(matrix, best.labels))
     write_bytes(out / "curves.png", draw_curves(outcome.rows))
     write_bytes(out / "confusion.png", draw_confusion(matrix, best.labels))
     write_bytes(out / "samples.png", draw_samples(validation.images, validation.targets, answers, best.labels))
