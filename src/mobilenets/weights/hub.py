@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import replace
@@ -135,6 +136,8 @@ def download(record: Published, *, folder: Path | None = None) -> Path:
         with urllib.request.urlopen(record.url, timeout=TIMEOUT_SECONDS) as answer:  # follows redirects
             content: bytes = answer.read()
     except (OSError, http.client.HTTPException) as error:  # a connection that breaks off is an IncompleteRead
+        if isinstance(error, urllib.error.HTTPError):  # a refusal is an answer, too, and holds the connection
+            error.close()
         raise _cannot_fetch(record.url, error, do=by_hand) from error
     digest = hashlib.sha256(content).hexdigest()
     if not digest.startswith(record.sha256):
