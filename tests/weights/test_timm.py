@@ -117,6 +117,7 @@ def test_grey_images_and_other_arguments_go_out_as_arguments_of_timm(tmp_path: P
     bundle = import_weights(folder)
     assert (bundle.spec.channels, bundle.spec.norm.eps, bundle.spec.padding) == (1, 1e-3, "same")
     assert bundle.preprocess.channels == len(bundle.preprocess.mean) == 1
+    assert "averages" in bundle.history[0]["channels"]
     assert apart(network, bundle) < 1e-4
     offered, difference = write_state_dict(bundle, tmp_path / "back.pth", library="timm")
     assert "in_chans=1, pad_type='same', bn_eps=0.001" in offered.code
@@ -189,6 +190,21 @@ def test_arguments_that_change_the_network_unseen_are_refused(tmp_path: Path) ->
     )
     with pytest.raises(FileFormatError, match="act_layer = 'silu'"):
         import_weights(folder)
+
+
+def test_the_older_config_with_its_fields_at_the_top_is_read_too(tmp_path: Path) -> None:
+    fields = {"input_size": [3, 192, 192], "mean": [0.1, 0.2, 0.3], "std": [0.5] * 3, "interpolation": "bilinear"}
+    folder = hub_folder(tmp_path, made("mobilenetv3_small_050"), architecture="mobilenetv3_small_050", **fields)
+    prepared = import_weights(folder).preprocess
+    assert (prepared.resolution, prepared.mean) == (192, (0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize("name", ["blocks.0.99999999999.conv_dw.weight", "blocks.99999999999.0.conv_dw.weight"])
+def test_a_name_with_a_huge_number_builds_no_huge_network(name: str, tmp_path: Path) -> None:
+    state = {**made("mobilenetv3_small_050").state_dict(), name: torch.zeros(1)}
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(FileFormatError, match="left over"):
+        import_weights(tmp_path / "weights.pth")
 
 
 def test_what_is_assumed_is_told_and_what_is_known_is_not_assumed(tmp_path: Path) -> None:

@@ -70,6 +70,21 @@ def test_finegrained_output_and_an_expanding_first_block_are_read_from_the_tenso
         offer(bundle.spec, library="transformers")
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize(("version", "alpha", "name"), [(1, 1.0, "mobilenetv1_100"), (2, 0.35, "mobilenetv2_035")])
+def test_googles_weights_can_be_carried_on_to_timm(version: int, alpha: float, name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is in the extra [dev]")
+    network = built(version, depth_multiplier=alpha)
+    network.save_pretrained(tmp_path)
+    bundle = import_weights(tmp_path)
+    offered, difference = write_state_dict(bundle, tmp_path / "there.pth", library="timm")
+    assert difference is not None
+    assert offered.code.startswith(f"timm.create_model('{name}', num_classes=7, pad_type='same', bn_eps=0.001")
+    there = eval(offered.code, {"timm": timm}).eval()
+    there.load_state_dict(torch.load(tmp_path / "there.pth", weights_only=True), strict=True)
+    assert apart(there, bundle) < 1e-4
+
+
 def hub_folder(folder: Path, version: int, **processor: object) -> Path:
     """As Google's repositories on the hub are: 1001 classes, of which the first is the background."""
     labels = {0: "background", **{index: f"thing {index}" for index in range(1, 1001)}}

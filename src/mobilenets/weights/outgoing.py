@@ -103,7 +103,7 @@ def write_state_dict(bundle: Bundle, path: Path, *, library: Library) -> tuple[O
     state = convert_out(offered.places, bundle.tensors)
     content = _as_safetensors(state) if path.suffix.lower() == ".safetensors" else _as_torch(state)
     difference = None
-    if importlib.util.find_spec(library) is not None:
+    if installed(library):
         difference = _difference(bundle, offered, content, safe=path.suffix.lower() == ".safetensors")
         if not difference <= LIMIT:
             raise GateError(
@@ -113,6 +113,11 @@ def write_state_dict(bundle: Bundle, path: Path, *, library: Library) -> tuple[O
             )
     write_bytes(path, content)
     return offered, difference
+
+
+def installed(library: Library) -> bool:
+    """Whether the library is there to check with."""
+    return importlib.util.find_spec(library) is not None
 
 
 def offer(spec: ArchSpec, *, library: Library) -> Offer:
@@ -187,7 +192,7 @@ def _transformers(spec: ArchSpec) -> Offer:
     names = {ours: theirs for theirs, ours in transformers.ACTIVATIONS.items()}
     act = acts.pop() if len(acts) == 1 else None
     if act not in names:
-        raise _none("transformers", spec, "its V1 and V2 have one activation for all layers")
+        raise _none("transformers", spec, "it has V1 and V2 only, with one activation for all layers")
     for family in transformers.FAMILIES:
         for alpha in ALPHAS:
             known = compose(family, alpha=alpha)

@@ -98,7 +98,8 @@ def _of_timm(checkpoint: Checkpoint, tensors: Tensors, known_as: Named | None) -
     spec = msgspec.structs.replace(chosen.spec, padding=like.padding, norm=like.norm)
     spec = _with_arguments(spec, config.get("model_args") or {}, checkpoint)
     record = _published(name, weights[1] if weights else None)
-    if cfg := config.get("pretrained_cfg"):
+    # Older repositories have its fields beside the architecture.
+    if cfg := config.get("pretrained_cfg") or (config if "mean" in config else None):
         preprocess, record = from_timm(cfg, spec.resolution), None
         told |= {key: cfg[field] for key, field in (("weights", "tag"), ("licence", "license")) if cfg.get(field)}
     elif record is not None:
@@ -258,6 +259,8 @@ def _imported(
     told: Mapping[str, Any],
 ) -> Imported:
     spec = msgspec.structs.replace(spec, resolution=preprocess.resolution)
+    if preprocess.channels != spec.channels:
+        told = {**told, "channels": f"{spec.channels}; mean and deviation of the pixels are averages over the others'"}
     name = f"{chosen.family}_of_{library}" if model is None or "/" in model else model
     for alpha in ALPHAS:
         known = compose(chosen.family, alpha=alpha, resolution=spec.resolution)

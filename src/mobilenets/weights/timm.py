@@ -86,16 +86,15 @@ def places(spec: ArchSpec, stages: Sequence[int]) -> list[Place]:
 
 def shaped_candidates(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Candidate]:
     """Each family that has as many stages as the state dict, with its depths and widths."""
-    depths: dict[int, int] = {}
+    blocks: dict[int, set[int]] = {}
     for name in tensors:
-        if match := re.match(r"blocks\.(\d+)\.(\d+)\.", name):
-            stage, block = int(match[1]), int(match[2])
-            depths[stage] = max(depths.get(stage, 0), block + 1)
-    stages = [depths.get(stage, 0) for stage in range(max(depths, default=-1) + 1)]
+        if match := re.match(r"blocks\.(\d{1,3})\.(\d{1,3})\.", name):
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    stages = [len(blocks[stage]) for stage in sorted(blocks)]
     for family, make in CATALOG.items():
         spec = make()
         own = stages_of(spec)
-        if len(own) != len(stages) or 0 in stages:
+        if len(own) != len(stages):
             yield Candidate(family=family, spec=spec, places=places(spec, own))
             continue
         spec = restaged(spec, stages)
