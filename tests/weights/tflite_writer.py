@@ -31,7 +31,7 @@ class Style:
     numbers: Literal["float32", "float16", "dynamic", "uint8", "int8"] = "float32"
     padding: Literal["operator", "separate"] = "operator"  # SAME and VALID, or PAD in front of VALID
     classifier: Literal["conv", "dense", "matmul"] = "conv"
-    hard_swish: Literal["native", "slim", "keras"] = "native"
+    hard_swish: Literal["native", "slim", "toco", "keras"] = "native"
     gate: Literal["slim", "folded", "keras"] = "slim"  # where the hard sigmoid's 3 and 6 are
     pooling: Literal["mean", "average_pool", "sum"] = "mean"
     activations: Literal["fused", "separate", "bounds"] = "fused"
@@ -39,6 +39,7 @@ class Style:
     layout: Literal["channels_last", "channels_first"] = "channels_last"
     softmax: bool = True
     end: Literal["classifier", "unit_classifier", "hidden", "mean", "unit", "map"] = "classifier"
+    quantised_here: tuple[float, int] | None = None  # a float input that is then quantised, by this scale and zero
     rescaling: tuple[float, float] | None = None  # factor and summand in front of the first layer
     labels: tuple[str, ...] | None = None
     normalization: tuple[float, float] | None = None  # mean and std in the metadata, in pixels
@@ -191,6 +192,10 @@ class _Writer:
         if style.hard_swish == "slim":
             gate = self.operator("RELU6", [self.binary("ADD", value, self.constant(3.0))], shape)
             return self.binary("MUL", self.binary("MUL", value, gate), self.constant(0.16667))
+        if style.hard_swish == "toco":  # ReLU6 within the sum, the division before the product
+            gate = self.binary("ADD", self.constant(3.0), value)
+            self.graph.operators[-1].builtinOptions.fusedActivationFunction = FUSED["relu6"]
+            return self.binary("MUL", value, self.binary("MUL", gate, self.constant(1 / 6)))
         gate = self.binary("ADD", self.binary("MUL", value, self.constant(1 / 6)), self.constant(0.5))
         gate = self.binary("MINIMUM", self.binary("MAXIMUM", gate, self.constant(0.0)), self.constant(1.0))
         return self.binary("MUL", gate, value)
@@ -293,13 +298,15 @@ class _Writer:
         if style.end == "map":
             return value
         value = self.pool(value, style.pooling)
+        if style.end == "mean":
+            return value
         for layer in head.layers(self.bundle.spec.out_channels):
             if layer.name == "classifier":
                 break
             value = self.linear(value, layer, "head.hidden", "head.norm" if layer.norm else None, head.act)
         if style.end in ("unit", "unit_classifier"):
             value = self.operator("L2_NORMALIZATION", [value], self.shape(value), schema.L2NormOptionsT())
-        if style.end in ("hidden", "mean", "unit"):
+        if style.end in ("hidden", "unit"):
             return value
         value = self.linear(value, layer, "head.classifier", None, "none")
         flat = (1, head.classes)
@@ -342,6 +349,11 @@ class _Writer:
             zero = INPUT_ZERO if style.numbers == "uint8" else INPUT_ZERO - 128
             self.quantise(self.graph.tensors[value], np.array([INPUT_SCALE]), np.array([zero]))
         self.graph.inputs = [value]
+        if style.quantised_here is not None:
+            self.graph.tensors[value].type, self.graph.tensors[value].quantization = TYPES["float32"], None
+            value = self.operator("QUANTIZE", [value], self.shape(value), schema.QuantizeOptionsT())
+            scale, zero = style.quantised_here
+            self.quantise(self.graph.tensors[value], np.array([scale]), np.array([zero]))
         if style.rescaling is not None:
             factor, summand = style.rescaling
             value = self.binary("ADD", self.binary("MUL", value, self.constant(factor)), self.constant(summand))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -12,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...arch import CATALOG, ArchSpec, ClassifierHead, Norm, Row, compose
+from ...arch.catalog import VARIANTS
 from ...errors import FileFormatError
 from ...records import Preprocess
 from ..imported import UNTRAINED_CLASSES, Imported, untrained_head
 from .chain import Chain, Head, read_chain
-from .file import FlatGraph, FlatTensor, parse
+from .file import FlatGraph, parse
 from .links import Refuse
 from .metadata import About, attached_labels, read_metadata
 from .operators import evaluate
@@ -29,9 +32,14 @@ __all__ = ["read_tflite"]
 # that fine-tuning takes (torch's default). Training from scratch has slim's 0.0003 or 0.01, which takes thousands.
 NORM: Final = Norm(eps=1e-3, momentum=0.1)
 CROP: Final = 0.875  # slim evaluates on the middle 87.5 % of an image
-ALPHAS: Final = (1.0, 0.25, 0.35, 0.5, 0.6, 0.75, 1.25, 1.3, 1.4, 1.5, 2.0)
+ALPHAS: Final = tuple(
+    dict.fromkeys((1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, *(percent / 100 for percent in range(10, 201))))
+)
+NO_HIDDEN: Final[Mapping[str, Any]] = MappingProxyType({"hidden": None, "hidden_norm": False, "act": "none"})
+NEAR: Final = 0.1  # of its width, for a range that a file quantises to be taken for a usual one
 # Ranges in which float files may want pixels; the arithmetic in front of the first layer says which.
 RANGES: Final = {"[0, 255]": (0.0, 255.0), "[0, 1]": (0.0, 1.0), "[-1, 1]": (-1.0, 1.0)}
+STEPS: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({"int8": (-128, 127), "uint8": (0, 255)})
 IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -73,7 +81,7 @@ def _read(content: bytes, stem: str) -> Imported:
     tensors |= head_tensors(chain.head, spec.norm, hidden_norm=spec.head.hidden_norm)
     if classes is None:
         tensors = untrained_head(spec) | tensors
-    preprocess, assumed = _preprocess(chain, graph.tensors[graph.inputs[0]], about, spec)
+    preprocess, assumed = _preprocess(chain, graph, about, spec)
     labels = None if classes is None else attached_labels(content, about, classes=classes)
     return Imported(
         spec=spec,
@@ -101,21 +109,18 @@ def _side(image: Image, refuse: Refuse) -> int:
 
 
 def _spec(rows: Sequence[Row], head: Head, *, stem: str, resolution: int, channels: int) -> ArchSpec:
-    """The table, under the catalogue's name where it is one of its networks at some width."""
+    """The table, under the name that `find` resolves to these rows, where there is one."""
     classes = UNTRAINED_CLASSES if head.classifier is None else int(head.classifier.bias.size)
     hidden = None if head.hidden is None else int(head.hidden.bias.size)
-    for base in CATALOG:
-        for alpha in ALPHAS:
-            known = compose(base, alpha=alpha, resolution=resolution)
-            if (
-                known.channels == channels
-                and known.head.hidden == hidden
-                and (hidden is None or known.head.act == head.act)
-                and [_bare(row) for row in known.rows] == [_bare(row) for row in rows]
-            ):
-                return msgspec.structs.replace(
-                    known, norm=NORM, head=msgspec.structs.replace(known.head, classes=classes)
-                )
+    bare = [_bare(row) for row in rows]
+    for known in _known(rows, resolution=resolution):
+        # A feature extractor may end before the hidden layer; another hidden layer is another network.
+        same = hidden is None or (hidden, head.act) == (known.head.hidden, known.head.act)
+        if same and [_bare(row) for row in known.rows] == bare:
+            ends = known.head if hidden is not None else msgspec.structs.replace(known.head, **NO_HIDDEN)
+            return msgspec.structs.replace(
+                known, norm=NORM, channels=channels, head=msgspec.structs.replace(ends, classes=classes)
+            )
     return ArchSpec(
         name="tflite_" + (re.sub(r"[^A-Za-z0-9._-]+", "_", stem) or "file"),
         paper="read from a TensorFlow Lite graph",
@@ -127,17 +132,26 @@ def _spec(rows: Sequence[Row], head: Head, *, stem: str, resolution: int, channe
     )
 
 
+def _known(rows: Sequence[Row], *, resolution: int) -> Iterator[ArchSpec]:
+    """Networks that have names and as many rows of the same kinds, the usual widths first."""
+    kinds = [type(row) for row in rows]
+    for base, make in {**CATALOG, **VARIANTS}.items():
+        if [type(row) for row in make().rows] == kinds:
+            for alpha in ALPHAS:
+                yield compose(base, alpha=alpha, resolution=resolution)
+
+
 def _bare(row: Row) -> Row:
     """A row without what says how it scales, which no file holds."""
     return msgspec.structs.replace(row, scaling="width")
 
 
-def _preprocess(chain: Chain, tensor: FlatTensor, about: About, spec: ArchSpec) -> tuple[Preprocess, str]:
+def _preprocess(chain: Chain, graph: FlatGraph, about: About, spec: ArchSpec) -> tuple[Preprocess, str]:
     """How pixels become the first layer's numbers, and a sentence on where that is known from.
 
     The first layer sees scale * number + shift of the file's input numbers; those are slope * pixel + offset.
     """
-    channels = spec.channels
+    channels, tensor = spec.channels, graph.tensors[graph.inputs[0]]
     scale, shift = np.broadcast_to(chain.scale, channels), np.broadcast_to(chain.shift, channels)
     if tensor.type in ("uint8", "int8"):
         zero = float(tensor.zero_point[0]) if tensor.scale.size else 0.0
@@ -150,7 +164,7 @@ def _preprocess(chain: Chain, tensor: FlatTensor, about: About, spec: ArchSpec) 
         slope, offset = 1 / std, -mean / std
         told = f"(pixel - {_words(about.mean)}) / {_words(about.std)}, as the file's metadata says"
     else:
-        slope, offset, told = _assumed(scale, shift, spec)
+        slope, offset, told = _assumed(scale, shift, _quantised_range(graph), spec)
     whole, constant = scale * slope, scale * offset + shift
     if not np.isfinite(whole).all() or (whole <= 0).any():
         raise FileFormatError(
@@ -168,32 +182,51 @@ def _preprocess(chain: Chain, tensor: FlatTensor, about: About, spec: ArchSpec) 
     return preprocess, told
 
 
-def _assumed(scale: NDArray[Any], shift: NDArray[Any], spec: ArchSpec) -> tuple[NDArray[Any], NDArray[Any], str]:
+def _assumed(
+    scale: NDArray[Any], shift: NDArray[Any], quantised: tuple[float, float] | None, spec: ArchSpec
+) -> tuple[NDArray[Any], NDArray[Any], str]:
     """Pixels of a float file that does not say how it wants them: slope and offset."""
     channels = spec.channels
     if (scale == 1).all() and not shift.any():
-        if spec.padding == "symmetric" and channels == 3:  # torch's, where nearly everybody normalises like this
+        name, why = "[-1, 1]", "as TensorFlow's networks"
+        near = [name for name, ends in RANGES.items() if quantised is not None and _is_near(ends, quantised)]
+        if near:
+            name, why = near[0], "for those the file quantises"
+        elif spec.padding == "symmetric" and channels == 3:  # torch's, where nearly everybody normalises like this
             mean, std = (255 * np.array(numbers) for numbers in IMAGENET)
             return (
                 1 / std,
                 -mean / std,
                 "assumed: ImageNet's mean and deviation, as torch's networks (symmetric padding)",
             )
-        return (
-            np.full(channels, 1 / 127.5),
-            np.full(channels, -1.0),
-            "assumed: pixels in [-1, 1], as TensorFlow's networks",
-        )
-
-    def strangeness(name: str) -> float:
-        low, high = RANGES[name]
-        width, middle = np.mean(scale) * (high - low), np.mean(scale) * (high + low) / 2 + np.mean(shift)
-        return float(abs(np.log(max(width, 1e-9) / 2)) + abs(middle))
-
-    name = min(RANGES, key=strangeness)
+    else:
+        name = min(RANGES, key=lambda name: _strangeness(RANGES[name], float(scale.mean()), float(shift.mean())))
+        why = f"for the file scales by {_words(tuple(scale))} and adds {_words(tuple(shift))}"
     low, high = RANGES[name]
-    told = f"assumed: pixels in {name}, for the file scales by {_words(tuple(scale))} and adds {_words(tuple(shift))}"
-    return np.full(channels, (high - low) / 255), np.full(channels, low), told
+    return np.full(channels, (high - low) / 255), np.full(channels, low), f"assumed: pixels in {name}, {why}"
+
+
+def _strangeness(ends: tuple[float, float], scale: float, shift: float) -> float:
+    """How far from -1 to 1 the first layer's numbers would be, were the input in this range."""
+    low, high = ends
+    width, middle = scale * (high - low), scale * (high + low) / 2 + shift
+    return abs(math.log(max(width, 1e-9) / 2)) + abs(middle)
+
+
+def _quantised_range(graph: FlatGraph) -> tuple[float, float] | None:
+    """The numbers that a float input is quantised to hold, where that is the first thing done to it."""
+    for operator in graph.operators:
+        if operator.kind == "QUANTIZE" and operator.inputs[:1] == graph.inputs and operator.outputs:
+            tensor = graph.tensors[operator.outputs[0]]
+            if tensor.scale.size == 1 and tensor.type in STEPS:
+                low, high = STEPS[tensor.type]
+                scale, zero = float(tensor.scale[0]), float(tensor.zero_point[0])
+                return scale * (low - zero), scale * (high - zero)
+    return None
+
+
+def _is_near(ends: tuple[float, float], other: tuple[float, float]) -> bool:
+    return max(abs(ends[0] - other[0]), abs(ends[1] - other[1])) <= NEAR * (ends[1] - ends[0])
 
 
 def _words(numbers: Sequence[float]) -> str:
