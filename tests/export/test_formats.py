@@ -94,7 +94,20 @@ def _openvino_facts(made: Made) -> dict[str, str]:
     return {name: value.value for name, value in model.get_rt_info()["mobilenets"].items()}
 
 
-FACTS: dict[Format, typing.Callable[[Made], dict[str, str]]] = {"onnx": _onnx_facts, "openvino": _openvino_facts}
+def _tflite_facts(made: Made) -> dict[str, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(made["model.tflite"], 0)
+    (entry,) = model.metadata
+    facts: dict[str, str] = json.loads(bytes(model.buffers[entry.buffer].data))
+    return facts
+
+
+FACTS: dict[Format, typing.Callable[[Made], dict[str, str]]] = {
+    "onnx": _onnx_facts,
+    "openvino": _openvino_facts,
+    "tflite": _tflite_facts,
+}
 
 
 @pytest.mark.parametrize("format", sorted({format for format, precision in FORMATS if precision == "fp16"}))

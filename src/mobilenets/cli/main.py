@@ -53,6 +53,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "mlxtend": "train",
         "onnx": "export",
         "openvino": "openvino",
+        "ai_edge_litert": "litert",
     }
 )
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: not to be mistaken for a failed check

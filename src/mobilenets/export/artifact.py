@@ -124,7 +124,7 @@ def _write(
 
 def _versions(format: Format) -> dict[str, str]:
     """Of what had a hand in the file and in its answers before the gate."""
-    package = ENGINES[DEFAULT_ENGINES[format]].package
+    package = ENGINES[DEFAULT_ENGINES[format]].package.replace("_", "-")  # ai_edge_litert comes as ai-edge-litert
     return {name: metadata.version(name) for name in ("mobilenets", "onnx", package, "numpy")}
 
 

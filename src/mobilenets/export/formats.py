@@ -17,6 +17,7 @@ from .inside import facts_of
 from .onnx_graph import to_onnx
 from .openvino_ir import to_openvino
 from .quantize import quantize_onnx
+from .tflite import to_tflite
 
 __all__ = ["FORMATS", "Calibration", "Made", "Maker"]
 
@@ -97,6 +98,16 @@ def _openvino_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
     return to_openvino(_quantized(bundle, calibration), facts=facts_of(bundle))
 
 
+def _tflite_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Float32; `calibration` is not looked at."""
+    return {"model.tflite": to_tflite(_graph(bundle), facts=facts_of(bundle))}
+
+
+def _tflite_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Weights in float16; `calibration` is not looked at."""
+    return {"model.tflite": to_tflite(_graph(bundle), facts=facts_of(bundle), half=True)}
+
+
 FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
     {
         ("onnx", "fp32"): _onnx_fp32,
@@ -106,5 +117,7 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("openvino", "fp16"): _openvino_fp16,
         ("openvino", "bf16"): _openvino_bf16,
         ("openvino", "int8"): _openvino_int8,
+        ("tflite", "fp32"): _tflite_fp32,
+        ("tflite", "fp16"): _tflite_fp16,
     }
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import FileFormatError
 
-__all__ = ["with_half_weights"]
+__all__ = ["as_half", "with_half_weights"]
 
 LEAST_RANK: Final = 2  # filters and matrices; biases are few, and losing a thousandth of them costs more than it saves
 GREATEST: Final = 65504.0  # of float16
@@ -32,14 +33,23 @@ def with_half_weights(model: Any) -> Any:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < LEAST_RANK:
             continue
         name, value = tensor.name, numpy_helper.to_array(tensor)
-        greatest = float(np.abs(value).max())
-        if greatest > GREATEST:
-            raise FileFormatError(
-                f"{name} has a weight of {greatest:g}", wanted="at most 65504 for float16", do="export as fp32"
-            )
-        tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float16), f"{name}.half"))
+        tensor.CopyFrom(numpy_helper.from_array(as_half(name, value), f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
     nodes = [*casts, *made.graph.node]
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     return made
+
+
+def as_half(name: str, value: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Weights as float16.
+
+    Raises:
+        FileFormatError: one of them is beyond float16's greatest number, 65504.
+    """
+    greatest = float(np.abs(value).max())
+    if greatest > GREATEST:
+        raise FileFormatError(
+            f"{name} has a weight of {greatest:g}", wanted="at most 65504 for float16", do="export as fp32"
+        )
+    return value.astype(np.float16)

@@ -14,7 +14,8 @@ def facts_of(bundle: Bundle) -> dict[str, str]:
     """Texts by name: `labels` (a JSON list in the order of the logits), `preprocess` (a JSON object: `Preprocess`),
     `task`, `network` and `bundle` (its digest).
 
-    ONNX keeps them among `metadata_props` as "mobilenets.labels" and so on, OpenVINO as rt_info below "mobilenets".
+    ONNX keeps them among `metadata_props` as "mobilenets.labels" and so on, OpenVINO as rt_info below "mobilenets",
+    LiteRT as one JSON object in the metadata entry "mobilenets".
     """
     return {
         "labels": json.dumps(bundle.labels, ensure_ascii=False),

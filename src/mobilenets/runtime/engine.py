@@ -140,6 +140,9 @@ ENGINES: Mapping[str, EngineEntry] = MappingProxyType(
         "openvino": EngineEntry(
             home="open_vino:OpenVinoEngine", formats=("onnx", "openvino"), package="openvino", extra="openvino"
         ),
+        "litert": EngineEntry(
+            home="lite_rt:LiteRtEngine", formats=("tflite",), package="ai_edge_litert", extra="litert"
+        ),
     }
 )
 
@@ -148,5 +151,6 @@ DEFAULT_ENGINES: Mapping[Format, str] = MappingProxyType(
     {
         "onnx": "onnxruntime",
         "openvino": "openvino",
+        "tflite": "litert",
     }
 )
