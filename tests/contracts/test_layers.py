@@ -33,6 +33,7 @@ ALLOWED = {
     "runtime": {"errors", "files", "records", "metrics", "images", "imagenet", "data"},
     "bench": {"errors", "files", "records", "runtime"},
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
+    "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
     "fit": BASE | {"arch", "bundle", "nets", "data", "train", "export", "runtime", "bench"},
 }
