@@ -78,6 +78,10 @@ def test_logits_are_torchvisions_in_both_directions(family: str, width: float, r
     bundle = import_weights(saved(network, tmp_path / ("in.pth" if width == 1 else "in.safetensors")))
     assert apart(network, bundle) < 1e-4
     assert bundle.history[0]["model"] == family
+    if width == 1 and not reduced:
+        assert bundle.spec.name == family
+    elif family != "mobilenet_v2":  # torchvision's own widths have no name in our catalogue
+        assert bundle.spec.name == f"{family}_of_torchvision"
     assert bundle.preprocess.crop_fraction == pytest.approx(224 / 256 if "small" in family else 224 / 232)
 
     out = tmp_path / "back.pth"

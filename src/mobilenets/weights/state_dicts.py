@@ -261,7 +261,7 @@ def _imported(
     spec = msgspec.structs.replace(spec, resolution=preprocess.resolution)
     if preprocess.channels != spec.channels:
         told = {**told, "channels": f"{spec.channels}; mean and deviation of the pixels are averages over the others'"}
-    name = f"{chosen.family}_of_{library}" if model is None or "/" in model else model
+    name = model if library == "timm" and model else f"{chosen.family}_of_{library}"
     for alpha in ALPHAS:
         known = compose(chosen.family, alpha=alpha, resolution=spec.resolution)
         if same_table(known, spec):
