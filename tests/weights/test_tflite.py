@@ -115,7 +115,7 @@ def test_symmetric_padding_is_told_from_same(name: str, padding: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", TABLES)
-@pytest.mark.parametrize("numbers", ["float16", "dynamic", "uint8", "int8"])
+@pytest.mark.parametrize("numbers", ["float16", "dynamic", "int4", "uint8", "int8"])
 def test_weights_of_every_kind_come_back_to_within_half_a_step(name: str, numbers: str, tmp_path: Path) -> None:
     bundle = settled_bundle(TABLES[name])
     imported = read(write(bundle, Style(numbers=numbers)), tmp_path)  # type: ignore[arg-type]
@@ -130,7 +130,8 @@ def test_weights_of_every_kind_come_back_to_within_half_a_step(name: str, number
                 case "uint8":
                     half = np.full_like(exact, (max(exact.max(), 0) - min(exact.min(), 0)) / 255 * 0.501)
                 case _:
-                    each = np.abs(exact).reshape(len(exact), -1).max(axis=1) / 127 * 0.501
+                    steps = 7 if numbers == "int4" else 127
+                    each = np.abs(exact).reshape(len(exact), -1).max(axis=1) / steps * 0.501
                     half = np.broadcast_to(each.reshape(-1, *[1] * (exact.ndim - 1)), exact.shape)
             # uint8's zero point is rounded too, so that its largest weights may be a step off.
             assert (np.abs(found - exact) <= (2 if numbers == "uint8" else 1) * half).all(), tensor
@@ -281,6 +282,17 @@ def test_a_feature_extractor_gives_the_classifier_the_features_of_the_file(
     expected = vectors(bundle.spec, bundle.tensors, images)
     assert apart(vectors(imported.spec, imported.tensors, images), expected) < CLOSE
     assert to_bundle(imported).untrained_classifier
+
+
+@pytest.mark.parametrize("spec", [V1, V2, DILATED])
+def test_a_segmentation_network_is_imported_as_its_backbone(spec: ArchSpec, tmp_path: Path) -> None:
+    bundle = settled_bundle(spec)
+    imported = read(write(bundle, Style(end="segmentation")), tmp_path)
+    assert imported.spec.rows == spec.rows
+    assert "left out: what follows operator" in imported.told["segmentation_head"]
+    images = inputs(spec)
+    expected = vectors(bundle.spec, bundle.tensors, images)
+    assert apart(vectors(imported.spec, imported.tensors, images), expected) < CLOSE
 
 
 def test_a_classifier_behind_l2_normalisation_ranks_alike_where_it_has_no_bias(tmp_path: Path) -> None:

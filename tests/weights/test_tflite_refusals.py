@@ -78,6 +78,19 @@ def two_inputs(model: Any) -> None:
     model.subgraphs[0].inputs = [*model.subgraphs[0].inputs, 1]
 
 
+def two_outputs(model: Any) -> None:
+    model.subgraphs[0].outputs = [*model.subgraphs[0].outputs, model.subgraphs[0].operators[3].outputs[0]]
+
+
+def without_pooling(model: Any) -> None:
+    """The classifier's vector is the map, laid out."""
+    graph = model.subgraphs[0]
+    index, mean = operators(model, "MEAN")[0]
+    reshape = operators(model, "RESHAPE")[0][1]
+    assert index + 1 == graph.operators.index(reshape)
+    reshape.inputs = [mean.inputs[0], reshape.inputs[1]]
+
+
 def computed_later(model: Any) -> None:
     model.subgraphs[0].operators.reverse()
 
@@ -113,6 +126,13 @@ CASES: dict[str, tuple[Any, Style, Callable[[Any], None], str]] = {
     "five channels": (V1, Style(), with_input_shape(1, 32, 32, 5), "channels"),
     "no image": (V1, Style(), with_input_shape(1, 3072), "shape (1, 3072)"),
     "free sides": (V1, Style(), with_input_shape(1, 1, 1, 3, signature=(-1, -1, -1, 3)), "sides left free"),
+    "two outputs": (V2, Style(end="map"), two_outputs, "2 outputs, and no classifier among them"),
+    "no pooling": (
+        V1,
+        Style(classifier="dense"),
+        without_pooling,
+        "RESHAPE: from (1, 8, 8, 24) to (1, 24), and no vector",
+    ),
     "out of order": (V1, Style(), computed_later, "computes it before it is used"),
     "another gate": (V3, Style(), turned_into("MAXIMUM", "MUL"), "operator"),
 }

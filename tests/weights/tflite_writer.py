@@ -20,7 +20,7 @@ from mobilenets.arch.layers import Layer
 from mobilenets.bundle import Bundle
 
 FUSED = {"none": 0, "relu": 1, "relu6": 3}
-TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9}
+TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9, "int4": 17}
 INPUT_SCALE, INPUT_ZERO = 1 / 64, 100  # made up, unlike any usual one
 
 
@@ -28,7 +28,7 @@ INPUT_SCALE, INPUT_ZERO = 1 / 64, 100  # made up, unlike any usual one
 class Style:
     """How a file says the same network."""
 
-    numbers: Literal["float32", "float16", "dynamic", "uint8", "int8"] = "float32"
+    numbers: Literal["float32", "float16", "dynamic", "int4", "uint8", "int8"] = "float32"
     padding: Literal["operator", "separate"] = "operator"  # SAME and VALID, or PAD in front of VALID
     classifier: Literal["conv", "dense", "matmul"] = "conv"
     hard_swish: Literal["native", "slim", "toco", "keras"] = "native"
@@ -38,7 +38,7 @@ class Style:
     norms: Literal["folded", "left"] = "folded"
     layout: Literal["channels_last", "channels_first"] = "channels_last"
     softmax: bool = True
-    end: Literal["classifier", "unit_classifier", "hidden", "mean", "unit", "map"] = "classifier"
+    end: Literal["classifier", "unit_classifier", "hidden", "mean", "unit", "map", "segmentation"] = "classifier"
     quantised_here: tuple[float, int] | None = None  # a float input that is then quantised, by this scale and zero
     rescaling: tuple[float, float] | None = None  # factor and summand in front of the first layer
     labels: tuple[str, ...] | None = None
@@ -137,13 +137,19 @@ class _Writer:
                 index = self.tensor(values.shape, type="uint8", data=whole)
                 self.quantise(self.graph.tensors[index], np.array([scale]), np.array([zero]))
                 return index
-            case "int8" | "dynamic":
+            case "int8" | "dynamic" | "int4":
                 others = tuple(i for i in range(values.ndim) if i != axis)
-                scale = np.maximum(np.abs(values).max(axis=others), 1e-6).astype(np.float32) / 127
+                scale = np.maximum(np.abs(values).max(axis=others), 1e-6).astype(np.float32) / (
+                    7 if self.style.numbers == "int4" else 127
+                )
                 sides = [1] * values.ndim
                 sides[axis] = -1
                 whole = np.round(values / scale.reshape(sides)).astype(np.int8)
-                index = self.tensor(values.shape, type="int8", data=whole)
+                kind, stored = "int8", whole
+                if self.style.numbers == "int4":  # two to a byte, the first in the low half
+                    flat = np.append(whole.reshape(-1), np.int8(0)) if whole.size % 2 else whole.reshape(-1)
+                    kind, stored = "int4", (flat[::2] & 15) | ((flat[1::2] & 15) << 4)
+                index = self.tensor(values.shape, type=kind, data=stored)
                 self.quantise(self.graph.tensors[index], scale, np.array([0]), axis)
                 return index
 
@@ -297,6 +303,17 @@ class _Writer:
         style, head = self.style, self.bundle.spec.head
         if style.end == "map":
             return value
+        if style.end == "segmentation":  # a 1x1 convolution to the classes, then as large as the image
+            side, width = self.bundle.spec.resolution, self.bundle.spec.out_channels
+            layer = Layer(name="logits", kind="pointwise", in_channels=width, out_channels=head.classes, norm=False)
+            at = "head.classifier"
+            flat = self.bundle.tensors[f"{at}.weight"]
+            tensors = {**self.bundle.tensors, f"{at}.weight": flat[:, :width, None, None]}
+            self.bundle = Bundle(**{**vars(self.bundle), "tensors": tensors})
+            value = self.conv(value, layer, at, "none", norm=None, padded="same")
+            size = self.numbers([side, side])
+            options = schema.ResizeBilinearOptionsT()
+            return self.operator("RESIZE_BILINEAR", [value, size], (1, side, side, head.classes), options)
         value = self.pool(value, style.pooling)
         if style.end == "mean":
             return value

@@ -109,7 +109,7 @@ def _clipped(kind: str) -> Reader:
 
 
 def _alike(scene: Scene, operator: FlatOperator) -> Value | None:
-    """QUANTIZE, DEQUANTIZE, CAST: the same numbers in another type, to within its steps."""
+    """QUANTIZE, DEQUANTIZE, CAST, FAKE_QUANT: the same numbers in another type, to within its steps."""
     return scene.value(operator.inputs[0])
 
 
@@ -130,6 +130,7 @@ ARITHMETIC: Final[Mapping[str, Reader]] = MappingProxyType(
         "QUANTIZE": _alike,
         "DEQUANTIZE": _alike,
         "CAST": _alike,
+        "FAKE_QUANT": _alike,
         "SOFTMAX": _softmax,
     }
 )

@@ -53,9 +53,15 @@ def read_chain(outputs: Sequence[Value], refuse: Refuse) -> Chain:
     for chain in found:
         if chain.head.classifier is not None:
             return chain
-    if found and not failed:
+    if failed:
+        raise failed[0]
+    if len(found) == 1:
         return found[0]
-    raise failed[0] if failed else FileFormatError("no outputs", wanted="a network", do="check the file")
+    raise FileFormatError(
+        f"the graph has {len(found)} outputs, and no classifier among them",
+        wanted="logits of classes, or one output of features",
+        do="give a classifier, or a feature extractor with one output",
+    )
 
 
 def _read_output(output: Value, refuse: Refuse) -> Chain:
@@ -117,6 +123,12 @@ def _is_dense_prediction(output: Other) -> bool:
     return any(isinstance(value, Other) and value.kind in RESIZES for value in ancestors(output))
 
 
+def _is_classifier(links: Sequence[Link]) -> bool:
+    """Whether a body ends in a convolution that gives each pixel its logits: no activation, and no row's projection."""
+    before = links[-2].kind if len(links) > 1 else None
+    return links[-1].act == "none" and links[-1].joins is None and before != "depthwise"
+
+
 def _backbone(output: Other, refuse: Refuse) -> Value:
     """The last map that everything behind it comes from, and that a chain of rows leads to.
 
@@ -132,10 +144,10 @@ def _backbone(output: Other, refuse: Refuse) -> Value:
         open_.discard(id(value))
         if not open_ and not isinstance(value, Other | Image) and not is_vector(value):
             try:
-                unwound(value, refuse)
+                _, _, links = unwound(value, refuse)
             except FileFormatError:
-                pass
-            else:
+                links = ()
+            if links and not _is_classifier(links):
                 inside = {id(one) for one in ancestors(value)}
                 behind = [one for one in order if id(one) not in inside and isinstance(one, Conv)]
                 if any(conv.kind == "depthwise" for conv in behind):

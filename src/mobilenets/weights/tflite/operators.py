@@ -229,9 +229,9 @@ def _reshape(scene: Scene, operator: FlatOperator) -> Value | None:
     if is_vector(of) or before == after:
         return of
     inner = of.of if isinstance(of, Turned) else of
-    if isinstance(inner, Image):
-        return scene.other(operator, f"from {before} to {after}, wanted images as they are")
-    return _flat(operator, inner)
+    flat = None if isinstance(inner, Image) else _flat(operator, inner)
+    # Not `scene.other`: how the new shape is computed is not what is wrong.
+    return flat or Other(operator.index, operator.kind, (of,), f"from {before} to {after}, and no vector")
 
 
 MOVES: Final = ("DEQUANTIZE", "QUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")

@@ -8,7 +8,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .file import FlatGraph, FlatOperator, refuse_file
+from ...errors import FileFormatError
+from .file import FlatGraph, FlatOperator
 from .values import Image, Other, Turned, Value
 
 __all__ = ["AS_STORED", "Floats", "Reader", "Scene"]
@@ -26,12 +27,18 @@ class Scene:
         self._values: dict[int, Value] = {}
         self._constants: dict[int, Floats] = {}
         if len(graph.inputs) != 1:
-            raise refuse_file(f"the graph has {len(graph.inputs)} inputs, an image network one")
+            raise FileFormatError(
+                f"the graph has {len(graph.inputs)} inputs",
+                wanted="one, an image",
+                do="give a classifier or a feature extractor of images",
+            )
         tensor = graph.tensors[graph.inputs[0]]
         if len(tensor.shape) != 4 or tensor.free or min(tensor.shape) < 1:
-            raise refuse_file(
-                f"the input {tensor.name!r} has shape {_shown(tensor.shape, free=tensor.free)}, not that of images of"
-                " one size (N, H, W, C)"
+            raise FileFormatError(
+                f"the input {tensor.name!r} has shape {tensor.shape}"
+                + (" with sides left free" if tensor.free else ""),
+                wanted="images of one size, (N, H, W, C) or (N, C, H, W)",
+                do="convert the network again with the sides fixed that it was trained for",
             )
         _, first, second, third = tensor.shape
         planes = first in (1, 3) and third not in (1, 3)
@@ -74,7 +81,3 @@ class Scene:
 
 
 Reader: TypeAlias = Callable[[Scene, FlatOperator], Value | None]  # None: not understood
-
-
-def _shown(shape: tuple[int, ...], *, free: bool) -> str:
-    return f"{shape}" + (" with sides left free" if free else "")
