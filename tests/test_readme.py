@@ -36,8 +36,9 @@ def test_a_script_is_there_and_can_be_run(line: str) -> None:
     assert script.stat().st_mode & 0o111
 
 
-def test_the_library_snippet_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = [block for block in blocks((ROOT / "README.md").read_text(), "python") if "cost(spec)" in block]
+@pytest.mark.parametrize("about", ["cost(spec)", "backbone.channels"])
+def test_a_library_snippet_prints_what_it_says(about: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = [block for block in blocks((ROOT / "README.md").read_text(), "python") if about in block]
     exec(compile(snippet, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == snippet.split("# ")[-1].strip()
 
