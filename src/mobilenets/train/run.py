@@ -28,6 +28,7 @@ from .choose import explain_choice, native_side, preprocess_for, recipe_for, spe
 from .judge import EvalPixels
 from .loop import Outcome, Resume, train
 from .machine import pick_device
+from .objective import CrossEntropy, MakeObjective
 from .pictures import draw_confusion, draw_curves, draw_samples
 from .recipe import Recipe
 from .validate import bundle_logits
@@ -49,6 +50,7 @@ def train_run(
     resume: Resume = "never",
     keep_mirror: bool = False,
     command: str = "",
+    objective: MakeObjective = CrossEntropy,
 ) -> Outcome:
     """Train on a data set and leave everything about it in `out`.
 
@@ -67,6 +69,7 @@ def train_run(
         resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
         keep_mirror: mirror as the recipe says, also where the data set says that mirrored images are others.
         command: what a person typed, for `args.yaml`.
+        objective: makes what is learned from a batch.
 
     Raises:
         UsageError: what is asked for does not go together, or there is nothing to resume.
@@ -97,6 +100,7 @@ def train_run(
         data_digest=dataset.digest,
         device=device,
         resume=resume,
+        objective=objective,
         on_row=lambda rows: write_text(out / "results.csv", _csv(rows)),
     )
     # An interrupted run validates once more, and a finished one that is resumed not at all.

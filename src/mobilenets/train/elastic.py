@@ -1,0 +1,245 @@
+"""An objective that trains one set of weights for every width and resolution of a range.
+
+From the sandwich rule and in-place distillation of universally slimmable networks (Yu and Huang 2019, arXiv:1903.05134,
+sections 3.2 and 3.3): each step trains the widest network, the narrowest and some between, and the narrower ones learn
+from what the widest says. There every one of four widths learns from the whole batch, which costs as much as training
+them one by one. Here each learns from a part of it, so that all together cost about as much as the widest alone.
+
+A narrow network is the leading slice of every tensor (`nets.nested`); batch norms use the statistics of the batch,
+which are different for each width, and get their running statistics when a slice is taken (section 3.1 there).
+Each pass draws a resolution of its own (as Yang et al. 2020, arXiv:1909.12978, section 3.2, for the narrow ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, replace_all_batch_norm_modules_
+
+from ..arch import ArchSpec
+from ..arch.narrower import distinct_widths, narrower, width_of
+from ..errors import RecipeError, UsageError
+from ..nets import Network
+from ..nets.nested import Place, hollow, places_in
+from ..tasks import TASKS, Targets
+from .machine import lower_precision
+from .objective import Batch, MakeObjective, Setting
+from .update import apply_recipe
+
+__all__ = ["Elastic", "ElasticPolicy", "Pass", "elastic", "with_policy"]
+
+ELASTIC = 3  # stream of random numbers beside those of the loader
+
+
+class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which widths and resolutions one set of weights is trained for, and what each step spends on them.
+
+    Relative to a step of the widest network alone, a step costs about `largest` + `smallest` x the narrowest's cost +
+    `between` x `middle` x the cost of a network in the middle, times what smaller images save: with the defaults, 0.25
+    to 1 and images of one size 0.95 (V2's cost falls with the width to 0.15, 0.35 and 0.65).
+
+    Raises:
+        RecipeError: naming the field that cannot be.
+    """
+
+    narrowest: float  # width multipliers, as in names: 0.25 ...
+    widest: float = 1.0
+    inner: tuple[float, ...] | None = None  # the widths between that are drawn; None: any
+    resolutions: tuple[int, ...] = ()  # pixels; each pass draws one; empty: the network's own
+    between: int = 1  # inner widths in a step
+    largest: float = 0.6  # share of the batch that the widest learns from
+    smallest: float = 0.5  # share that the narrowest learns from, taken from what the widest saw
+    middle: float = 0.5  # likewise for each inner width
+    distil: float = 0.5  # weight of the widest's answers against the labels, for all narrower ones
+
+    def __post_init__(self) -> None:
+        inner = () if self.inner is None else self.inner
+        between = f"above {self.narrowest:g} and below {self.widest:g}"
+        part = f"above 0 and at most largest = {self.largest:g}"
+        for field, ok, wanted in (
+            ("narrowest", 0 < self.narrowest < self.widest, f"above 0 and below widest = {self.widest:g}"),
+            ("inner", all(self.narrowest < alpha < self.widest for alpha in inner), between),
+            ("resolutions", all(side >= 1 for side in self.resolutions), "pixels, at least 1"),
+            ("between", self.between >= 0, "at least 0"),
+            ("largest", 0 < self.largest <= 1, "above 0 and at most 1"),
+            ("smallest", 0 < self.smallest <= self.largest, part),
+            ("middle", 0 < self.middle <= self.largest, part),
+            ("distil", 0 <= self.distil <= 1, "in [0, 1]"),
+        ):
+            if not ok:
+                raise RecipeError(f"{field} = {getattr(self, field)}", wanted=wanted, do=f"correct {field}")
+
+
+def with_policy(policy: ElasticPolicy, settings: Mapping[str, Any]) -> ElasticPolicy:
+    """The policy with some fields replaced; values may be text.
+
+    Raises:
+        RecipeError: an unknown field, or a value that cannot be.
+    """
+    try:
+        return msgspec.convert({**msgspec.to_builtins(policy), **settings}, ElasticPolicy, strict=False)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, RecipeError):
+            raise error.__cause__ from None
+        known = ", ".join(ElasticPolicy.__struct_fields__)
+        raise RecipeError(f"not a policy: {error}", wanted=f"the fields {known}", do="correct that field") from None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One width's part of a step."""
+
+    alpha: float
+    resolution: int
+    images: slice  # of the batch
+
+
+def elastic(policy: ElasticPolicy) -> MakeObjective:
+    """Makes the objective of each run that trains by `policy`.
+
+    The objective raises UsageError for a network that is not the policy's widest, and SpecError for a table whose
+    widths do not nest.
+    """
+    return lambda setting: Elastic(setting, policy)
+
+
+@final
+class Elastic:
+    """Several widths a step. The network of the setting is the widest one and holds all weights."""
+
+    def __init__(self, setting: Setting, policy: ElasticPolicy) -> None:
+        spec = setting.network.spec
+        _check(spec, policy, setting.network)
+        self._setting, self._policy, self._spec = setting, policy, spec
+        self._task = TASKS["classify"]
+        self._resolutions = tuple(sorted(set(policy.resolutions))) or (spec.resolution,)
+        inner = policy.inner
+        if inner is None:
+            inner = distinct_widths(spec, policy.narrowest, policy.widest)[1:-1]
+        self._inner = inner
+        # A width that does not nest is told before the first step, not when it is drawn.
+        self._slices = {
+            alpha: _Slice(spec, narrower(spec, alpha), setting) for alpha in (policy.narrowest, *inner, policy.widest)
+        }
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """None: all weights are the network's."""
+        return {}
+
+    @property
+    def identity(self) -> Any:
+        """The policy."""
+        return {"elastic": msgspec.to_builtins(self._policy)}
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """The policy: whoever slices the bundle asks its history for the range."""
+        return {"elastic": msgspec.to_builtins(self._policy)}
+
+    def passes(self, step: int, *, count: int) -> tuple[Pass, ...]:
+        """What step `step` does with a batch of `count` images, widest first; the same whenever it is asked."""
+        policy = self._policy
+        rng = np.random.default_rng([self._setting.recipe.seed, ELASTIC, step])
+        drawn = rng.permutation(len(self._inner))[: policy.between]
+        inner = [(self._inner[place], policy.middle) for place in drawn.tolist()]
+        seen = _images(policy.largest, count)
+        made = []
+        for alpha, share in ((policy.widest, policy.largest), *inner, (policy.narrowest, policy.smallest)):
+            side = self._resolutions[int(rng.integers(len(self._resolutions)))]
+            own = _images(share, count)
+            begin = int(rng.integers(seen - own + 1))
+            made.append(Pass(alpha=alpha, resolution=side, images=slice(begin, begin + own)))
+        return tuple(made)
+
+    def learn(self, batch: Batch, *, step: int) -> Tensor:
+        """Each pass forward and back, one after the other. The loss is the widest network's."""
+        widest, *narrow = self.passes(step, count=len(batch.images))
+        logits = self._answer(widest, batch.images)
+        loss = self._labels_loss(logits, batch.targets, widest.images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        said = F.softmax(logits.detach().float(), dim=1)
+        for one in narrow:
+            logits = self._answer(one, batch.images)
+            own = (1 - self._policy.distil) * self._labels_loss(logits, batch.targets, one.images)
+            if self._policy.distil:
+                own = own + self._policy.distil * F.cross_entropy(logits.float(), said[one.images])
+            own.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _answer(self, one: Pass, images: Tensor) -> Tensor:
+        part = images[one.images]
+        if one.resolution != part.shape[-1]:
+            size = (one.resolution, one.resolution)
+            part = F.interpolate(part, size, mode="bilinear", antialias=True)  # as images are made smaller elsewhere
+            part = part.contiguous(memory_format=torch.channels_last)
+        with lower_precision(self._setting.dtype, self._setting.device):
+            if one.alpha == self._policy.widest and one.resolution == self._spec.resolution:
+                # The only pass whose statistics the bundle itself will need.
+                logits: Tensor = self._setting.network(part)
+                return logits
+            return self._slices[one.alpha](part)
+
+    def _labels_loss(self, logits: Tensor, targets: Targets, images: slice) -> Tensor:
+        own = replace(
+            targets,
+            classes=targets.classes[images],
+            mixed=None if targets.mixed is None else targets.mixed[images],
+            share=None if targets.share is None else targets.share[images],
+        )
+        return self._task.loss(logits, own, self._setting.recipe.label_smoothing)
+
+
+class _Slice:
+    """A narrow network that is run with the leading slices of the wide one's parameters, and batch statistics."""
+
+    def __init__(self, wide: ArchSpec, narrow: ArchSpec, setting: Setting) -> None:
+        self._places: Mapping[str, Place] = places_in(wide, narrow)
+        self._parameters = dict(setting.network.named_parameters())
+        self._network = hollow(narrow)
+        replace_all_batch_norm_modules_(self._network)
+        # What keeps the widest network from learning by heart would keep a narrower one from learning.
+        whole = narrow.digest == wide.digest
+        free = msgspec.structs.replace(setting.recipe, dropout=0.0, drop_path=0.0)
+        apply_recipe(self._network, setting.recipe if whole else free)
+        self._network.train()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        own = {name: parameter[self._places[name]] for name, parameter in self._parameters.items()}
+        logits: Tensor = functional_call(self._network, own, (images,), strict=True)
+        return logits
+
+
+def _images(share: float, count: int) -> int:
+    """Images of a batch of `count`; a norm needs two."""
+    return min(count, max(2, round(share * count)))
+
+
+def _check(spec: ArchSpec, policy: ElasticPolicy, network: Network) -> None:
+    own = width_of(spec)
+    if policy.widest != own:
+        raise UsageError(
+            f"{spec.name} has width {own:g}, and the policy's widest is {policy.widest:g}",
+            wanted="the widest network of the range: it holds the weights of all others",
+            do=f"train a table of width {policy.widest:g}, or set widest to {own:g}",
+        )
+    if policy.resolutions and max(policy.resolutions) != spec.resolution:
+        raise UsageError(
+            f"{spec.name} is trained at {spec.resolution} pixels, and the largest resolution is "
+            f"{max(policy.resolutions)}",
+            wanted="the same: images are made at the network's resolution and shrunk to the others",
+            do=f"set the resolution to {max(policy.resolutions)}",
+        )
+    if frozen := [name for name, parameter in network.named_parameters() if not parameter.requires_grad]:
+        raise UsageError(
+            f"{frozen[0]} is frozen" + (f", and {len(frozen) - 1} more" if len(frozen) > 1 else ""),
+            wanted="a network that learns as a whole: frozen norms would have the statistics of one width only",
+            do="freeze nothing, or train without elastic",
+        )

@@ -1,0 +1,279 @@
+"""Several widths in a step: which, from which images, with which gradients, and the same after a stop."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobilenets.arch import ArchSpec, BottleneckRow, ClassifierHead, ConvRow, Norm, compose
+from mobilenets.arch.narrower import narrower
+from mobilenets.errors import RecipeError, SpecError, UsageError
+from mobilenets.nets import build, load_tensors, tensors_of
+from mobilenets.nets.nested import places_in
+from mobilenets.records import Preprocess
+from mobilenets.tasks import Targets
+from mobilenets.train import Batch, EvalPixels, Outcome, Recipe, Setting, train
+from mobilenets.train.elastic import Elastic, ElasticPolicy, elastic, with_policy
+from mobilenets.train.loader import Batches
+
+SIDE = 16
+RECIPE = Recipe(epochs=4.0, batch_size=16, lr=0.1, precision="fp32", label_smoothing=0.0)
+FAMILIES = (
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "mobilenet_v3_small_minimalistic",
+    "mobilenet_v4_conv_small",
+    "mobilenet_v4_conv_medium",
+    "mobilenet_v4_hybrid_medium",
+)
+
+
+class Pictures:
+    """48 images of noise in three classes."""
+
+    def __init__(self, channels: int = 3) -> None:
+        self.uniform = np.random.default_rng(0).integers(0, 256, (48, SIDE, SIDE, channels), dtype=np.uint8)
+        self.targets = np.arange(48, dtype=np.int64) % 3
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.uniform[index]
+
+
+def table() -> ArchSpec:
+    """Widths that halve without rounding up; no dropout, so that losses can be computed twice."""
+    return ArchSpec(
+        name="mine",
+        paper="none",
+        rows=(ConvRow(out=32, stride=2), BottleneckRow(out=32, expanded=64, squeezed=16), ConvRow(out=64, kernel=1)),
+        head=ClassifierHead(classes=3, dropout=0.0),
+        norm=Norm(eps=1e-5, momentum=0.1),
+        resolution=SIDE,
+    )
+
+
+def setting_of(spec: ArchSpec, recipe: Recipe = RECIPE, *, dtype: torch.dtype = torch.float32) -> Setting:
+    torch.manual_seed(0)
+    preprocess = Preprocess(resolution=spec.resolution)
+    return Setting(
+        network=build(spec).to(memory_format=torch.channels_last).train(),
+        recipe=recipe,
+        labels=("a", "b", "c"),
+        preprocess=preprocess,
+        batches=Batches(Pictures(), recipe, preprocess),
+        device=torch.device("cpu"),
+        dtype=dtype,
+    )
+
+
+def made(spec: ArchSpec, policy: ElasticPolicy, recipe: Recipe = RECIPE) -> tuple[Elastic, nn.Module]:
+    setting = setting_of(spec, recipe)
+    return Elastic(setting, policy), setting.network
+
+
+def batch(count: int = 16, side: int = SIDE) -> Batch:
+    torch.manual_seed(1)
+    images = torch.randn(count, 3, side, side).contiguous(memory_format=torch.channels_last)
+    return Batch(images, Targets(torch.arange(count) % 3), np.arange(count))
+
+
+def alone(wide: nn.Module, spec: ArchSpec, alpha: float) -> nn.Module:
+    """The narrow network as one of its own, with copies of the leading slices."""
+    narrow = narrower(spec, alpha)
+    own = build(narrow)
+    tensors = tensors_of(wide)
+    load_tensors(own, {name: tensors[name][place] for name, place in places_in(spec, narrow).items()})
+    return own.to(memory_format=torch.channels_last).train()
+
+
+def test_a_step_gives_the_gradients_of_networks_run_by_themselves() -> None:
+    spec, data = table(), batch()
+    policy = ElasticPolicy(narrowest=0.5, between=0, largest=0.75, smallest=0.5, distil=0.25)
+    objective, wide = made(spec, policy)
+    first, second = objective.passes(5, count=16)
+    narrow = alone(wide, spec, 0.5)
+    logits = wide(data.images[first.images])
+    loss = F.cross_entropy(logits, data.targets.classes[first.images])
+    loss.backward()
+    said = logits.detach().softmax(1)[second.images]
+    answers = narrow(data.images[second.images])
+    own = 0.75 * F.cross_entropy(answers, data.targets.classes[second.images]) + 0.25 * F.cross_entropy(answers, said)
+    own.backward()
+    wanted = {name: p.grad.clone() for name, p in wide.named_parameters()}
+    places = places_in(spec, narrower(spec, 0.5))
+    for name, p in narrow.named_parameters():
+        wanted[name][places[name]] += p.grad
+    wide.zero_grad(set_to_none=True)
+    learned = objective.learn(data, step=5)
+    torch.testing.assert_close(learned, loss.detach())
+    for name, p in wide.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("base", FAMILIES)
+def test_a_narrow_pass_adds_gradients_to_exactly_the_leading_slices(base: str) -> None:
+    spec = compose(base, alpha=0.5, resolution=32, classes=3)
+    objective, wide = made(spec, ElasticPolicy(narrowest=0.25, widest=0.5, inner=(), between=0))
+    torch.manual_seed(2)
+    for p in wide.parameters():  # layer scales begin so small that gradients behind them vanish
+        if p.ndim == 1:
+            nn.init.uniform_(p, 0.5, 1.5)
+    data = batch(4, side=32)
+    torch.manual_seed(3)
+    logits = wide(data.images[objective.passes(0, count=4)[0].images])
+    F.cross_entropy(logits, data.targets.classes[: len(logits)]).backward()
+    before = {name: p.grad for name, p in wide.named_parameters()}
+    wide.zero_grad(set_to_none=True)
+    torch.manual_seed(3)
+    objective.learn(data, step=0)
+    places = places_in(spec, narrower(spec, 0.25))
+    reached = []
+    for name, p in wide.named_parameters():
+        added = p.grad - before[name]
+        reached.append(bool(added[places[name]].any()))
+        added[places[name]] = 0
+        assert not added.any(), name
+    assert sum(reached) > 0.9 * len(reached)  # a channel that is dead at the start gives its weights none
+
+
+def test_only_the_widest_at_its_own_resolution_moves_the_statistics() -> None:
+    policy = ElasticPolicy(narrowest=0.5, inner=(), resolutions=(12, 16), between=0)
+    objective, wide = made(table(), policy)
+    steps = {objective.passes(step, count=16)[0].resolution: step for step in range(20)}
+    before = {name: b.clone() for name, b in wide.named_buffers()}
+    objective.learn(batch(), step=steps[12])
+    assert all(torch.equal(before[name], b) for name, b in wide.named_buffers())
+    objective.learn(batch(), step=steps[16])
+    assert not any(torch.equal(before[name], b) for name, b in wide.named_buffers())
+
+
+def test_passes_are_the_same_whenever_they_are_asked_for_and_keep_the_policy() -> None:
+    policy = ElasticPolicy(narrowest=0.25, resolutions=(8, 12, 16), between=2, largest=0.75, smallest=0.25, middle=0.5)
+    objective, _ = made(table(), policy)
+    again, _ = made(table(), policy)
+    inner, sides = set(), set()
+    for step in range(60):
+        passes = objective.passes(step, count=16)
+        assert passes == again.passes(step, count=16)
+        assert (passes[0].alpha, passes[-1].alpha) == (1.0, 0.25)
+        assert passes[1].alpha != passes[2].alpha
+        assert [one.images.stop - one.images.start for one in passes] == [12, 8, 8, 4]
+        assert passes[0].images == slice(0, 12)
+        assert all(one.images.start >= 0 and one.images.stop <= 12 for one in passes)
+        inner |= {one.alpha for one in passes[1:-1]}
+        sides |= {one.resolution for one in passes}
+    assert len(inner) > 3
+    assert all(0.25 < alpha < 1.0 for alpha in inner)
+    assert sides == {8, 12, 16}
+    other, _ = made(table(), policy, recipe=Recipe(epochs=4.0, seed=1))
+    assert [other.passes(s, count=16) for s in range(9)] != [objective.passes(s, count=16) for s in range(9)]
+
+
+def test_a_list_of_widths_draws_from_the_list_only() -> None:
+    objective, _ = made(table(), ElasticPolicy(narrowest=0.25, inner=(0.5, 0.75)))
+    assert {one.alpha for s in range(40) for one in objective.passes(s, count=16)[1:-1]} == {0.5, 0.75}
+
+
+def run(
+    out: Path, *, stop_at: int | None = None, resume: str = "never", policy: ElasticPolicy | None = None
+) -> Outcome:
+    pictures, spec = Pictures(), table()
+    make = elastic(policy or ElasticPolicy(narrowest=0.25, resolutions=(12, 16)))
+
+    def stopping(setting: Setting) -> Elastic:
+        objective = make(setting)
+        learn = objective.learn
+
+        def stopped(data: Batch, *, step: int) -> Tensor:
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return learn(data, step=step)
+
+        objective.learn = stopped
+        return objective
+
+    return train(
+        spec,
+        pictures,
+        EvalPixels(pictures.uniform[:12], pictures.targets[:12]),
+        RECIPE,
+        labels=("a", "b", "c"),
+        preprocess=Preprocess(resolution=SIDE),
+        out=out,
+        device="cpu",
+        resume=resume,
+        objective=stopping,
+    )
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mobilenets.train.loop.CHECKPOINT_SECONDS", 0.0)
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", stop_at=7)
+    rest = run(tmp_path / "part", resume="must")
+    assert rest.last.digest == whole.last.digest
+    assert rest.last.history[-1]["elastic"]["narrowest"] == 0.25
+    with pytest.raises(UsageError, match="not the same as then: the objective"):
+        run(tmp_path / "part", resume="must", policy=ElasticPolicy(narrowest=0.5, resolutions=(12, 16)))
+
+
+def test_bf16_keeps_the_weights_and_their_gradients_in_float32() -> None:
+    setting = setting_of(table(), dtype=torch.bfloat16)
+    loss = Elastic(setting, ElasticPolicy(narrowest=0.25)).learn(batch(), step=0)
+    assert loss.dtype == torch.float32
+    for p in setting.network.parameters():
+        assert p.grad is not None
+        assert p.grad.dtype == torch.float32
+        assert torch.isfinite(p.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"narrowest": 1.0}, "narrowest"),
+        ({"inner": (0.1,)}, "inner"),
+        ({"resolutions": (0,)}, "resolutions"),
+        ({"between": -1}, "between"),
+        ({"largest": 1.5}, "largest"),
+        ({"smallest": 0.7}, "smallest = 0.7"),
+        ({"middle": 0.0}, "middle"),
+        ({"distil": 2.0}, "distil"),
+    ],
+)
+def test_a_policy_that_cannot_be_names_its_field(fields: dict[str, object], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        ElasticPolicy(**{"narrowest": 0.25, **fields})
+    with pytest.raises(RecipeError, match=told):
+        with_policy(ElasticPolicy(narrowest=0.25), fields)
+
+
+def test_a_policys_fields_may_be_set_as_text() -> None:
+    policy = with_policy(ElasticPolicy(narrowest=0.25), {"largest": "0.8", "between": "2"})
+    assert (policy.largest, policy.between, policy.narrowest) == (0.8, 2, 0.25)
+    with pytest.raises(RecipeError, match="larg"):
+        with_policy(policy, {"larg": "1"})
+
+
+def test_networks_that_do_not_fit_the_policy_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"has width 1, and the policy's widest is 0\.75"):
+        made(table(), ElasticPolicy(narrowest=0.25, widest=0.75))
+    with pytest.raises(UsageError, match="trained at 16 pixels, and the largest resolution is 12"):
+        made(table(), ElasticPolicy(narrowest=0.25, resolutions=(8, 12)))
+
+
+def test_a_table_whose_widths_do_not_nest_is_refused_before_the_first_step() -> None:
+    odd = ArchSpec(**{**{f: getattr(table(), f) for f in ArchSpec.__struct_fields__}, "rows": (ConvRow(out=10),)})
+    with pytest.raises(SpecError, match="widths that nest"):
+        made(odd, ElasticPolicy(narrowest=0.25, inner=(0.95,)))
+
+
+def test_frozen_weights_are_refused() -> None:
+    setting = setting_of(table())
+    setting.network.rows[0].requires_grad_(False)
+    with pytest.raises(UsageError, match="is frozen, and 2 more"):
+        Elastic(setting, ElasticPolicy(narrowest=0.25))
