@@ -14,11 +14,22 @@ import torch
 from making import patches
 from mobilenets.arch import ArchSpec, compose
 from mobilenets.bundle import read_bundle
-from mobilenets.errors import CheckError, UsageError
+from mobilenets.errors import CheckError, FileFormatError, UsageError
 from mobilenets.metrics import softmax
 from mobilenets.nets import DepthwiseConv2d, build
 from mobilenets.records import Preprocess
-from mobilenets.train import EvalPixels, Outcome, Recipe, loop, named_recipe, train, with_settings
+from mobilenets.train import (
+    Batch,
+    CrossEntropy,
+    EvalPixels,
+    Outcome,
+    Recipe,
+    Setting,
+    loop,
+    named_recipe,
+    train,
+    with_settings,
+)
 from mobilenets.train.answer import BundleModel
 from mobilenets.train.checkpoint import read_progress
 from mobilenets.train.loop import CHECKPOINT_NAME
@@ -51,7 +62,7 @@ def recipe(**changes) -> Recipe:
 
 def run(out: Path, *, start=None, labels=LABELS, **changes) -> Outcome:
     source = Source()
-    resume = changes.pop("resume", "never")
+    resume, objective = changes.pop("resume", "never"), changes.pop("objective", CrossEntropy)
     return train(
         start or spec(len(labels)),
         source,
@@ -63,6 +74,7 @@ def run(out: Path, *, start=None, labels=LABELS, **changes) -> Outcome:
         data_digest="patches",
         device="cpu",
         resume=resume,
+        objective=objective,
     )
 
 
@@ -110,31 +122,66 @@ torch.set_num_threads(1)
 from pathlib import Path
 import mobilenets.train.loop as loop
 loop.CHECKPOINT_SECONDS = 0.0
+loop.EVAL_SHARE = 1e9
 from train import test_loop
-test_loop.run(Path({out!r}), epochs=12.0, rotate=5.0, cutout=0.2, resume="if_there")
+test_loop.run(Path({out!r}), epochs={epochs}, rotate=5.0, cutout=0.2, resume="if_there")
 """
 
 
+def kill_after(out: Path, code: str, *, steps: int, wait: float) -> bool:
+    """Start the run, let it make at least so many steps and then so many seconds, and kill it; whether it ran yet."""
+
+    def made() -> int:
+        try:
+            return read_progress(out / CHECKPOINT_NAME).step
+        except FileFormatError:  # not there yet
+            return 0
+
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    before = made()
+    while process.poll() is None and made() < before + steps:
+        time.sleep(0.02)
+    time.sleep(wait)
+    running = process.poll() is None
+    if running:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return running
+
+
+@pytest.fixture
+def every_epoch_is_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a busy machine leaves some out, and which weights are the best depends on that."""
+    monkeypatch.setattr(loop, "EVAL_SHARE", 1e9)
+
+
+@pytest.mark.usefixtures("every_epoch_is_validated")
 def test_a_run_killed_at_any_moment_ends_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", epochs=12.0, rotate=5.0, cutout=0.2)
     out = tmp_path / "killed"
-    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out))
-    kills = 0
-    for wait in (0.05, 0.4):
-        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (out / CHECKPOINT_NAME).exists():
-            time.sleep(0.02)
-        time.sleep(wait)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
+    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out), epochs=12.0)
+    assert kill_after(out, code, steps=3, wait=0.05)
     progress = read_progress(out / CHECKPOINT_NAME)
     resumed = run(out, epochs=12.0, rotate=5.0, cutout=0.2, resume="must")
-    assert kills
     assert progress.step > 0
     assert same(resumed.last.tensors, whole.last.tensors)
     assert [row.eval_top1 for row in resumed.rows] == [row.eval_top1 for row in whole.rows]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("every_epoch_is_validated")
+def test_twenty_kills_at_random_moments_leave_the_run_bit_equal(tmp_path: Path) -> None:
+    epochs = 100.0
+    whole = run(tmp_path / "whole", epochs=epochs, rotate=5.0, cutout=0.2)
+    out = tmp_path / "killed"
+    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out), epochs=epochs)
+    rng = np.random.default_rng()
+    kills = sum(kill_after(out, code, steps=1, wait=rng.uniform(0, 0.4)) for _ in range(20))
+    assert kills == 20
+    assert 20 <= read_progress(out / CHECKPOINT_NAME).step < 300
+    resumed = run(out, epochs=epochs, rotate=5.0, cutout=0.2, resume="must")
+    assert same(resumed.last.tensors, whole.last.tensors)
+    assert same(resumed.best.tensors, whole.best.tensors)
 
 
 def test_an_interrupt_keeps_the_work_and_resume_ends_bit_equal(tmp_path: Path) -> None:
@@ -176,9 +223,50 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     assert same(again.best.tensors, first.best.tensors)
 
 
-def test_a_loss_that_is_no_number_stops_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CheckError, match="lower lr"):
+def test_an_absurd_rate_is_lowered_once_and_then_stops_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CheckError, match=r"though the rate was lowered to 0\.3 of it at step 0.* lower lr"):
         run(tmp_path, lr=1e20, warmup=0.0, epochs=10.0)
+    assert capsys.readouterr().err.count("going back to step 0 with 0.3 of the rate") == 1
+    with pytest.raises(CheckError, match="lower lr"):  # a resumed run knows that it was lowered
+        run(tmp_path, lr=1e20, warmup=0.0, epochs=10.0, resume="must")
+    assert "going back" not in capsys.readouterr().err
+
+
+class BreaksOnce:
+    """Cross-entropy that spoils a weight at one step, the first time."""
+
+    def __init__(self, setting: Setting, *, at: int) -> None:
+        self._plain, self._network, self._at = CrossEntropy(setting), setting.network, at
+        self.broke = 0
+        self.modules, self.identity, self.told = {}, None, {}
+
+    def learn(self, batch: Batch, *, step: int) -> torch.Tensor:
+        loss = self._plain.learn(batch, step=step)
+        if step == self._at and not self.broke:
+            self.broke += 1
+            next(self._network.parameters()).data[0] = float("nan")
+        return loss
+
+
+@pytest.mark.usefixtures("every_epoch_is_validated")
+def test_one_bad_step_is_rolled_back_and_the_rest_runs_at_a_lower_rate(tmp_path: Path) -> None:
+    made: list[BreaksOnce] = []
+
+    def objective(setting: Setting) -> BreaksOnce:
+        made.append(BreaksOnce(setting, at=7))
+        return made[-1]
+
+    outcome = run(tmp_path, epochs=6.0, schedule="constant", warmup=0.0, objective=objective)
+    assert made[0].broke == 1
+    assert outcome.finished
+    assert all(np.isfinite(tensor).all() for tensor in outcome.last.tensors.values())
+    rate = 0.1 * 32 / 256
+    assert [row.lr for row in outcome.rows] == pytest.approx([rate, rate, *[0.3 * rate] * 4])
+    assert [row.step for row in outcome.rows] == [3, 6, 9, 12, 15, 18]
+    assert read_progress(tmp_path / CHECKPOINT_NAME).lowered == 0.3
+    assert outcome.last.history[-1]["rate_lowered_at"] == 6
 
 
 def test_labels_that_do_not_match_the_classes_are_refused(tmp_path: Path) -> None:

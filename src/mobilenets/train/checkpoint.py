@@ -13,10 +13,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import FileFormatError
+from ..errors import FileFormatError, UsageError
 from ..files import write_bytes
 
-__all__ = ["Progress", "Row", "load_checkpoint", "read_progress", "save_checkpoint"]
+__all__ = ["Progress", "Row", "check_identity", "load_checkpoint", "read_progress", "save_checkpoint"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +47,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     best_step: int = -1
     loss_sum: float = 0.0  # since the last row
     loss_count: int = 0
+    lowered: float = 1.0  # factor on every rate since a divergence; 1: there was none
+    lowered_at: int = -1  # the step from which on
     rows: tuple[Row, ...] = ()
 
 
@@ -82,6 +84,22 @@ def read_progress(path: Path) -> Progress:
         raise FileFormatError(
             f"cannot read {path}: {error}", wanted="a checkpoint of this version", do="remove it and train anew"
         ) from error
+
+
+def check_identity(path: Path, identity: dict[str, str]) -> None:
+    """Whether a checkpoint is of the run that is to go on.
+
+    Raises:
+        UsageError: it is of another; says what differs.
+        FileFormatError: not a checkpoint.
+    """
+    before = read_progress(path).identity
+    if other := [what for what, digest in identity.items() if before.get(what) != digest]:
+        raise UsageError(
+            f"{path} is of another run: not the same as then: {', '.join(other)}",
+            wanted="the same command and the same images as before",
+            do="repeat that command, or train into another folder",
+        )
 
 
 def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> Progress:

@@ -85,9 +85,13 @@ class Learner:
             follow(self._averaged, self._network, self._recipe, step=step)
         return loss
 
-    def weight_sum(self) -> Tensor:
-        """The sum of all weights: not finite if one of them is not. Activations may hide NaN weights from the loss."""
-        return torch.stack([p.detach().float().sum() for p in self._network.parameters()]).sum()
+    def state_sum(self) -> Tensor:
+        """The sum of all weights and statistics: not finite if one of them is not.
+
+        Activations may hide NaN weights from the loss, and training does not read running statistics.
+        """
+        parts = [*self._network.parameters(), *(b for b in self._network.buffers() if b.is_floating_point())]
+        return torch.stack([part.detach().float().sum() for part in parts]).sum()
 
     def judged(self) -> nn.Module:
         """The network as it is validated and delivered: the averaged one, with norms set anew where that is wished.

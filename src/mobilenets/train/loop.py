@@ -7,7 +7,6 @@ checkpoints and survival.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +28,8 @@ from ..nets.settle import settle_norms
 from ..progress import say
 from ..records import Preprocess
 from ..tasks import TASKS
-from .checkpoint import Progress, Row, load_checkpoint, read_progress, save_checkpoint
+from .checkpoint import Progress, Row, check_identity, load_checkpoint, save_checkpoint
+from .clock import Clock
 from .forward import forward_all
 from .interrupt import stop_on_interrupt
 from .judge import EvalPixels
@@ -47,6 +47,7 @@ CHECKPOINT_SECONDS = 30.0
 SETTLE_IMAGES = 512  # tell the statistics of norms that came without any
 EVAL_SHARE = 0.1  # of the time at most goes into validation, the last one apart
 LINE_SECONDS = 15.0
+LOWERED = 0.3  # of the rate, where it made numbers that are none
 SETTLE_IMAGES = 512  # give norms that came folded their statistics
 
 
@@ -100,13 +101,17 @@ def train(
 
     Raises:
         UsageError: labels and classes disagree, there is nothing to resume, or what is there is another run.
-        CheckError: the loss is no longer a number.
+        CheckError: the loss is no longer a number, again after the rate was lowered once.
     """
     run = _Run(start, pixels, validation, recipe, labels, preprocess, out, device, objective)
     run.prepare(data_digest, resume=resume)
     with stop_on_interrupt() as stopped:
         run.steps(stopped, on_row)
     return run.outcome()
+
+
+class _DivergedError(Exception):
+    """A loss, a weight or an answer is no longer a number."""
 
 
 class _Run:
@@ -148,6 +153,8 @@ class _Run:
             objective=objective,
         )
         self.progress = Progress(identity={})
+        self.clock = Clock(0.0)
+        self.saved = 0.0  # on the clock
         self.eval_seconds = 0.0
         self.data_digest = ""
         self.best: Bundle | None = None
@@ -182,13 +189,7 @@ class _Run:
             return
         if not path.exists():
             raise UsageError(f"no checkpoint in {self.out}", wanted=CHECKPOINT_NAME, do="train without --resume")
-        before = read_progress(path).identity
-        if other := [what for what, digest in identity.items() if before.get(what) != digest]:
-            raise UsageError(
-                f"{path} is of another run: not the same as then: {', '.join(other)}",
-                wanted="the same command and the same images as before",
-                do="repeat that command, or train into another folder",
-            )
+        check_identity(path, identity)
         self.progress = load_checkpoint(path, self.learner.modules, self.learner.optimizer)
         best = self.out / "best"
         if best.exists():
@@ -197,43 +198,48 @@ class _Run:
 
     def steps(self, stopped: threading.Event, on_row: Callable[[tuple[Row, ...]], None] | None) -> None:
         """Train until the recipe's end or `stopped`."""
-        before = self.progress.seconds
-        began = saved = told = time.monotonic()
+        self.clock = Clock(self.progress.seconds)
         evaluated = self.progress.rows[-1].seconds if self.progress.rows else 0.0
-        losses: list[Tensor] = []
+        if not self.progress.step:
+            self.save()  # what a divergence before the first checkpoint goes back to
         while not self.progress.finished and not stopped.is_set():
-            done = False
-            for drawn in self.batches.epoch(self.progress.epoch, start=self.progress.batch):
-                losses.append(self._step(drawn))
-                now = time.monotonic()
-                self._advance(seconds=before + now - began)
-                done = self._share() >= 1.0
-                if done or stopped.is_set():
+            try:
+                done = self._rest_of_epoch(stopped)
+                if stopped.is_set() and not done:
                     break
-                if now - told > LINE_SECONDS:
-                    told = now
-                    self._take(losses)
-                    say(self._line())
-                if now - saved > CHECKPOINT_SECONDS:
-                    self._take(losses)
+                if done or (self.progress.seconds - evaluated) * EVAL_SHARE >= self.eval_seconds:
+                    self._evaluate()
+                    evaluated = self.clock.seconds
+                    self.progress = msgspec.structs.replace(self.progress, seconds=evaluated, finished=done)
+                    if on_row is not None:
+                        on_row(self.progress.rows)
                     self.save()
-                    saved = time.monotonic()
-            if stopped.is_set() and not done:
-                self._take(losses)
-                break
-            self._take(losses)
-            since = self.progress.seconds - evaluated
-            if done or since * EVAL_SHARE >= self.eval_seconds:
-                self._evaluate()
-                evaluated = before + time.monotonic() - began
-                self.progress = msgspec.structs.replace(self.progress, seconds=evaluated, finished=done)
-                if on_row is not None:
-                    on_row(self.progress.rows)
-                self.save()
-                saved = time.monotonic()
+            except _DivergedError:
+                self._roll_back()
         if not self.progress.rows or (stopped.is_set() and self.progress.rows[-1].step != self.progress.step):
             self._evaluate()
         self.save()
+
+    def _rest_of_epoch(self, stopped: threading.Event) -> bool:
+        """Learn from the batches of this epoch that are left; whether the run is done."""
+        losses: list[Tensor] = []
+        told = self.clock.seconds
+        done = False
+        for drawn in self.batches.epoch(self.progress.epoch, start=self.progress.batch):
+            losses.append(self._step(drawn))
+            self._advance(seconds=self.clock.seconds)
+            done = self._share() >= 1.0
+            if done or stopped.is_set():
+                break
+            if self.clock.seconds - told > LINE_SECONDS:
+                told = self.clock.seconds
+                self._take(losses)
+                say(self._line())
+            if self.clock.seconds - self.saved > CHECKPOINT_SECONDS:
+                self._take(losses)
+                self.save()
+        self._take(losses)
+        return done
 
     def _share(self) -> float:
         """How much of the run is done, in [0, 1]."""
@@ -245,7 +251,8 @@ class _Run:
 
     def _step(self, drawn: Drawn) -> Tensor:
         step = self.progress.step
-        rate = self.recipe.rate(min(self._share(), 1.0), epoch=step / self.batches.per_epoch) * self.recipe.peak_lr
+        factor = self.recipe.rate(min(self._share(), 1.0), epoch=step / self.batches.per_epoch)
+        rate = self.recipe.peak_lr * factor * self.progress.lowered
         return self.learner.step(drawn, step=step, rate=rate)
 
     def _advance(self, *, seconds: float) -> None:
@@ -260,24 +267,47 @@ class _Run:
             return
         values = torch.stack(losses).float().cpu()
         losses.clear()
-        if not bool(torch.isfinite(values).all() and torch.isfinite(self.learner.weight_sum())):
-            raise CheckError(
-                f"the loss or a weight is no longer a number near step {self.progress.step}",
-                wanted="finite numbers",
-                do=f"lower lr (now {self.recipe.lr:g}) or set clip: 1.0; the last checkpoint is from before",
-            )
+        if not bool(torch.isfinite(values).all() and torch.isfinite(self.learner.state_sum())):
+            raise _DivergedError
         self.progress = msgspec.structs.replace(
             self.progress,
             loss_sum=self.progress.loss_sum + float(values.sum()),
             loss_count=self.progress.loss_count + len(values),
         )
 
+    def _roll_back(self) -> None:
+        """Go back to the last checkpoint with a lower rate, once.
+
+        Raises:
+            CheckError: that was done before.
+        """
+        step, path = self.progress.step, self.out / CHECKPOINT_NAME
+        if self.progress.lowered < 1:
+            raise CheckError(
+                f"the loss or a weight is no longer a number near step {step}, though the rate was lowered to "
+                f"{self.progress.lowered:g} of it at step {self.progress.lowered_at}",
+                wanted="finite numbers",
+                do=f"lower lr (now {self.recipe.lr:g}), set clip: 1.0 or a longer warmup, or look for odd images; "
+                f"{path} is from before",
+            )
+        before = load_checkpoint(path, self.learner.modules, self.learner.optimizer)
+        say(
+            f"the loss or a weight is no longer a number near step {step}: going back to step {before.step} with "
+            f"{LOWERED:g} of the rate"
+        )
+        self.progress = msgspec.structs.replace(
+            before, seconds=self.clock.seconds, lowered=LOWERED, lowered_at=before.step
+        )
+        self.save()
+
     def _evaluate(self) -> None:
-        began = time.monotonic()
+        began = self.clock.seconds
         judged = self.learner.judged()
         logits = forward_all(judged, self.validation.images, self.preprocess, device=self.device, dtype=torch.float32)
+        if not np.isfinite(logits).all():
+            raise _DivergedError
         scores = self.task.metrics(logits, self.validation.targets)
-        self.eval_seconds = time.monotonic() - began
+        self.eval_seconds = self.clock.seconds - began
         row = Row(
             epoch=round(self.progress.step / self.batches.per_epoch, 3),
             train_loss=self.progress.loss_sum / max(1, self.progress.loss_count),
@@ -311,6 +341,7 @@ class _Run:
             "validation_images": len(self.validation.targets),
             "torch": str(torch.__version__),
             "device": str(self.device),
+            **({"rate_lowered_at": self.progress.lowered_at} if self.progress.lowered < 1 else {}),
             "compute": str(self.dtype).removeprefix("torch."),
             **self.learner.objective.told,
         }
@@ -327,6 +358,7 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint."""
         save_checkpoint(self.out / CHECKPOINT_NAME, self.progress, self.learner.modules, self.learner.optimizer)
+        self.saved = self.clock.seconds
 
     def outcome(self) -> Outcome:
         """The bundles, also written to the run's folder."""
