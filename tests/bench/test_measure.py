@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from mobilenets.bench import bench, interval_of_median, measure, measure_all
+from mobilenets.bench import Entry, bench, interval_of_median, measure, measure_all
 from mobilenets.errors import UsageError
+from mobilenets.runtime import is_installed
 
 
 def test_a_latency_is_ordered_and_carries_its_conditions(tiny_artifact: Path) -> None:
@@ -41,9 +43,32 @@ def test_a_report_has_every_row_with_its_n_and_the_protocol(tiny_artifact: Path)
     assert report.protocol["threads"] == 1
     assert report.protocol["process_per_artifact"] is True
     assert set(report.protocol["runs_per_round"]) == {one, two}
-    assert report.protocol["engine_version"]
+    assert [name.split()[0] for name in report.protocol["engines"].values()] == ["onnxruntime"] * 2
     spread = [row.spread for row in report.rows if row.metric == "latency_ms"]
     assert all(value is not None for value in spread)
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
+def test_engines_of_one_artifact_are_compared_under_names_of_their_own(tiny_artifact: Path) -> None:
+    path = str(tiny_artifact)
+    entries = [Entry(path=path, engine=name) for name in ("onnxruntime", "openvino")]
+    report = bench(entries, threads=1, seconds=0.1)
+    assert report.value(f"{path}@openvino / {path}@onnxruntime", "latency_ratio") > 0
+    assert [version.split()[0] for version in report.protocol["engines"].values()] == ["onnxruntime", "openvino"]
+
+
+def test_from_file_to_label_takes_longer_than_the_answer_and_the_protocol_says_so(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{k}.jpg" for k in range(3)]
+    for k, file in enumerate(files):
+        Image.new("RGB", (640, 480), (80 * k, 0, 0)).save(file)
+    (answer,) = measure_all([tiny_artifact], threads=1, seconds=0.1)
+    (whole,) = measure_all([tiny_artifact], threads=1, seconds=0.1, images=files)
+    assert whole.min_ms > 2 * answer.min_ms
+    report = bench([tiny_artifact], threads=1, seconds=0.1, images=files)
+    assert report.protocol["input"] == "3 image files in turn"
+    assert "decode" in report.protocol["timed"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 
+import msgspec
+
 from mobilenets.bench import to_csv, to_text
 from mobilenets.records import Environment, Report, ReportRow
 
@@ -26,7 +28,13 @@ def make_report() -> Report:
     rows = [ReportRow(what=what, metric=m, value=v, n=60) for what in ("a", "b, c") for m, v in VALUES.items()]
     ratio = {"latency_ratio": 1.0, "latency_ratio_low": 0.95, "latency_ratio_high": 1.05}
     rows += [ReportRow(what="b, c / a", metric=m, value=v, n=6) for m, v in ratio.items()]
-    protocol = {"engine": "onnxruntime", "engine_version": "1.31.1", "threads": 2, "batch_size": 1, "rounds": 6}
+    protocol = {
+        "engines": {"a": "onnxruntime 1.31.1", "b, c": "openvino 2026.4.1"},
+        "timed": "answers; and how",
+        "threads": 2,
+        "batch_size": 1,
+        "rounds": 6,
+    }
     return Report(title="Latency", rows=tuple(rows), environment=ENVIRONMENT, protocol=protocol)
 
 
@@ -50,5 +58,18 @@ def test_text_is_aligned_and_names_the_conditions() -> None:
     assert len({len(line) for line in lines[:3]}) == 1
     assert "3.50 to 4.50" in lines[1]
     assert lines[3] == "b, c / a = 1.000 (0.950 to 1.050), 6 rounds side by side"
-    assert "onnxruntime 1.31.1, 2 thread(s), batch 1" in lines[4]
+    assert "answers; 2 thread(s), batch 1" in lines[4]
+    assert "onnxruntime 1.31.1" in lines[1]
+    assert "openvino 2026.4.1" in lines[2]
     assert "a processor" in lines[4]
+
+
+def test_what_is_not_known_of_a_peer_is_left_empty() -> None:
+    report = make_report()
+    unknown = ("size_mb", "mult_adds")
+    rows = tuple(row for row in report.rows if row.what != "a" or row.metric not in unknown)
+    report = msgspec.structs.replace(report, rows=rows)
+    first, second = csv.DictReader(io.StringIO(to_csv(report)))
+    assert (first["size_mb"], first["infer_gmacs"], first["engine"]) == ("", "", "onnxruntime 1.31.1")
+    assert second["size_mb"] == "14.0"
+    assert to_text(report).splitlines()[1].split()[-3:] == ["-", "3.50", "-"]

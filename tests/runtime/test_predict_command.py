@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mobilenets.cli.predict import command
-from mobilenets.errors import FileFormatError, UsageError
+from mobilenets.errors import FileFormatError, UnknownNameError, UsageError
+from mobilenets.runtime import is_installed
 
 Picture = Callable[..., Path]
 
@@ -90,3 +91,19 @@ def test_a_reader_that_has_seen_enough_is_no_error(
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "auto"])
+def test_the_engine_can_be_chosen_and_changes_no_answer(engine: str, tiny_artifact: Path, picture: Picture) -> None:
+    done = run(tiny_artifact, picture("a.png", "red"), "--engine", engine, "--threads", 1, "--json")
+    assert json.loads(done.stdout)["top"][0]["label"] == "red"
+    if engine == "auto":
+        assert "onnxruntime" in done.stderr
+        assert "openvino" in done.stderr
+
+
+def test_an_unknown_engine_is_named_with_those_there_are(tiny_artifact: Path, picture: Picture) -> None:
+    done = run(tiny_artifact, picture("a.png", "red"), "--engine", "openvin")
+    assert isinstance(done.exception, UnknownNameError)
+    assert "openvino" in done.exception.near

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ..errors import UsageError
-from .pool import Worker
+from .pool import Entry, Worker
 
 __all__ = ["Latency", "interval_of_median", "measure", "measure_all"]
 
@@ -52,6 +52,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     engine_version: str
     round_medians_ms: tuple[float, ...]
+    name: str = ""  # the path, and the engine where one was asked for
+    facts: dict[str, float] = {}  # what is known of the model: `size_mb`, `parameters`, `mult_adds`, `resolution`
 
     @property
     def rounds(self) -> int:
@@ -81,12 +83,13 @@ def measure(
 
 
 def measure_all(
-    paths: Sequence[Path],
+    paths: Sequence[Path | Entry],
     *,
     threads: int | None = None,
     batch_size: int = 1,
     seconds: float = 3.0,
     engine: str | None = None,
+    images: Sequence[Path] = (),
 ) -> tuple[Latency, ...]:
     """The latencies of several artifacts, measured in turn, each in a process of its own.
 
@@ -95,21 +98,24 @@ def measure_all(
     difference.
 
     Args:
-        paths: artifacts.
+        paths: artifacts, or entries that name an engine each.
         threads: of the engine; by default the cores this process may use, at most 4.
         batch_size: images per run.
         seconds: for the rounds of each artifact. Opening and warm-up come on top, and so does what it takes to get
             six rounds of at least one run.
-        engine: a key of `runtime.ENGINES`; by default the one that suits each artifact.
+        engine: a key of `runtime.ENGINES`, for paths; by default the one that suits each artifact.
+        images: files; then all that lies between them and their labels is timed, and not the answer alone.
 
     Raises:
         UsageError: no paths, or values below their least; an artifact that cannot be opened, naming it.
         CheckError: a worker crashed; names the artifact. All workers are ended in any case.
     """
     _check(paths, threads=threads, batch_size=batch_size, seconds=seconds)
+    entries = [each if isinstance(each, Entry) else Entry(path=str(each), engine=engine) for each in paths]
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(Worker(path, threads=threads, batch_size=batch_size, engine=engine)) for path in paths
+            stack.enter_context(Worker(entry, threads=threads, batch_size=batch_size, images=images))
+            for entry in entries
         ]
         for worker in workers:
             worker.opened()
@@ -177,7 +183,9 @@ def _summary(worker: Worker, plan: _Plan, rounds: list[tuple[float, ...]], *, ba
     quarter, three_quarters, p95 = np.percentile(runs, [25, 75, 95])
     opened = worker.opened()
     return Latency(
-        path=str(worker.path),
+        path=worker.entry.path,
+        name=worker.entry.name,
+        facts=opened.facts,
         median_ms=median(medians),
         low_ms=low,
         high_ms=high,

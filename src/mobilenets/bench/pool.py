@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
@@ -15,19 +16,33 @@ from typing import Any, Self, final
 import msgspec
 
 from .. import errors
-from ..errors import CheckError, MobileNetsError, UnknownNameError
+from ..errors import CheckError, MissingExtraError, MobileNetsError, UnknownNameError
 
-__all__ = ["OpenedEngine", "Worker"]
+__all__ = ["Entry", "OpenedEngine", "Worker"]
 
 REPLY_SECONDS = 300.0  # the slowest thing a worker does is to open a large model on a small board
 
 
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to be timed, in a process of its own."""
+
+    path: str  # of an artifact; or a name that another worker knows
+    engine: str | None = None  # a key of `runtime.ENGINES`; None: the one that suits the artifact
+    worker: str = "mobilenets.bench.worker"  # the module that is run
+
+    @property
+    def name(self) -> str:
+        """How reports call it: `rose` or `rose@openvino`."""
+        return self.path if self.engine is None else f"{self.path}@{self.engine}"
+
+
 class OpenedEngine(msgspec.Struct, frozen=True):
-    """The engine that a worker opened."""
+    """The engine that a worker opened, and what the worker tells of the model."""
 
     engine: str
     version: str
     threads: int
+    facts: dict[str, float] = {}
 
 
 @final
@@ -39,30 +54,30 @@ class Worker:
     dies.
 
     Args:
-        path: the artifact.
+        what: the artifact, or an entry that says more.
         threads: of the engine; None for the engine's default.
         batch_size: images per run.
-        engine: a key of `runtime.ENGINES`; None for the format's own.
+        images: files; then all that lies between them and their labels is timed.
         reply_seconds: a worker that is silent for longer is ended and counts as crashed.
     """
 
     def __init__(
         self,
-        path: Path,
+        what: Path | Entry,
         *,
         threads: int | None = None,
         batch_size: int = 1,
-        engine: str | None = None,
+        images: Sequence[Path] = (),
         reply_seconds: float = REPLY_SECONDS,
     ) -> None:
-        self.path = path
+        self.entry = what if isinstance(what, Entry) else Entry(path=str(what))
         self._reply_seconds = reply_seconds
         self._opened: OpenedEngine | None = None
         self._noise = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process; `close` closes it)
         try:
             self._process = subprocess.Popen(
                 # -P: a random.py or json.py in the current folder is not meant for the worker.
-                [sys.executable, "-P", "-m", "mobilenets.bench.worker"],
+                [sys.executable, "-P", "-m", self.entry.worker],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._noise,
@@ -73,7 +88,14 @@ class Worker:
             raise
         try:
             self._send(
-                {"do": "open", "path": str(path), "threads": threads, "batch_size": batch_size, "engine": engine}
+                {
+                    "do": "open",
+                    "path": self.entry.path,
+                    "threads": threads,
+                    "batch_size": batch_size,
+                    "engine": self.entry.engine,
+                    "images": [str(image) for image in images],
+                }
             )
         except BaseException:
             self.close()
@@ -114,6 +136,17 @@ class Worker:
         self.opened()
         self._send({"do": "time", "runs": runs, "lead": lead})
         return tuple(self._receive()["latencies_ms"])
+
+    def answer(self) -> list[list[float]]:
+        """Logits for a few pictures, which are the same for every engine of an artifact.
+
+        Raises:
+            MobileNetsError: as `opened`.
+        """
+        self.opened()
+        self._send({"do": "answer"})
+        logits: list[list[float]] = self._receive()["logits"]
+        return logits
 
     def close(self) -> None:
         """End the process and wait for its end. May be called twice."""
@@ -156,9 +189,9 @@ class Worker:
     def _error(self, reply: dict[str, Any]) -> MobileNetsError:
         """The worker's error again, naming the artifact."""
         kind = getattr(errors, reply["error"])
-        if issubclass(kind, UnknownNameError):  # is made of other parts
+        if issubclass(kind, UnknownNameError | MissingExtraError):  # are made of other parts
             kind = errors.UsageError
-        got = reply["got"] if str(self.path) in reply["got"] else f"{self.path}: {reply['got']}"
+        got = reply["got"] if self.entry.path in reply["got"] else f"{self.entry.path}: {reply['got']}"
         error: MobileNetsError = kind(got, wanted=reply["wanted"], do=reply["do"])
         return error
 
@@ -169,7 +202,7 @@ class Worker:
         lines = self._noise.read().decode(errors="replace").strip().splitlines()
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         return CheckError(
-            f"{self.path}: the process that measured it died ({why})" + (f": {lines[-1]}" if lines else ""),
+            f"{self.entry.name}: the process that measured it died ({why})" + (f": {lines[-1]}" if lines else ""),
             wanted="a model that runs",
             do="try `mobilenets predict` with it; signal 9 may mean that memory ran out or that it took too long",
         )

@@ -5,78 +5,85 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 from ..records import Environment, Report, ReportRow
 from ..runtime.artifact import read_artifact
 from .measure import ROUND_SECONDS, Latency, interval_of_median, measure_all
+from .pool import Entry
 
 __all__ = ["bench", "report_of"]
 
+NOISE: Final = "uniform random uint8 pixels, seed 0, the same for every run"
+ANSWERS: Final = "the model's answer alone, back to back; perf_counter_ns; no decoding, no resizing"
+FROM_FILES: Final = "from image files to labels: read, decode, resize, answer; perf_counter_ns; files are in memory"
+
 
 def bench(
-    artifacts: Sequence[Path],
+    artifacts: Sequence[Path | Entry],
     *,
     threads: int | None = None,
     batch_size: int = 1,
     seconds: float = 3.0,
     engine: str | None = None,
+    images: Sequence[Path] = (),
 ) -> Report:
     """Measure how fast artifacts answer on this machine. Needs no torch.
 
     Each artifact has a process of its own; they are timed in turn, in short rounds (`measure_all`).
 
     Args:
-        artifacts: folders of artifacts, or files in them.
+        artifacts: folders of artifacts, or files in them; or entries, each with the engine that is to run it.
         threads: of the engine; by default the cores this process may use, at most 4.
         batch_size: images per run.
         seconds: for the rounds of each artifact.
-        engine: a key of `runtime.ENGINES`; by default the one that suits each artifact.
+        engine: a key of `runtime.ENGINES`, for paths; by default the one that suits each artifact.
+        images: files; then reading, decoding and resizing them is timed, too.
 
     Returns:
         For each artifact: `latency_ms` (the median of one batch, spread = interquartile range over the runs) with
         `latency_ms_low` and `latency_ms_high` (its 95 % interval), `latency_ms_p95`, `_min` and `_mean`,
-        `images_per_second`, and what is known of the model: `size_mb`, `parameters`, `mult_adds`, `resolution`. For
-        each artifact after the first: `latency_ratio` to the first, paired by round, with `_low` and `_high`.
+        `images_per_second`, and what is known of the model: `size_mb`, `parameters`, `mult_adds`, `resolution` (a peer
+        may lack some). For each artifact after the first: `latency_ratio` to the first, paired by round, with `_low`
+        and `_high`.
 
     Raises:
         UsageError: bad values, or an artifact that cannot be opened.
         CheckError: a worker crashed.
     """
-    for path in artifacts:  # what is plainly wrong is told before any process starts
-        read_artifact(Path(path))
+    for each in artifacts:  # what is plainly wrong is told before any process starts
+        if not isinstance(each, Entry):
+            read_artifact(Path(each))
+        elif each.worker == Entry(path=each.path).worker:
+            read_artifact(Path(each.path))
     latencies = measure_all(
-        [Path(path) for path in artifacts], threads=threads, batch_size=batch_size, seconds=seconds, engine=engine
+        artifacts, threads=threads, batch_size=batch_size, seconds=seconds, engine=engine, images=images
     )
-    return report_of(latencies)
+    return report_of(latencies, images=len(images))
 
 
-def report_of(latencies: Sequence[Latency]) -> Report:
-    """The report of what `measure_all` found.
-
-    Raises:
-        FileFormatError: an artifact is gone in the meantime.
-    """
-    names = _names([latency.path for latency in latencies])
+def report_of(latencies: Sequence[Latency], *, images: int = 0) -> Report:
+    """The report of what `measure_all` found; `images` is how many files it was given."""
+    names = _names([latency.name or latency.path for latency in latencies])
     rows: list[ReportRow] = []
     for name, latency in zip(names, latencies, strict=True):
         rows += _speed(name, latency)
-        rows += _facts(name, Path(latency.path))
+        rows += [ReportRow(what=name, metric=metric, value=value, n=1) for metric, value in latency.facts.items()]
     for name, latency in zip(names[1:], latencies[1:], strict=True):
         rows += _ratio(f"{name} / {names[0]}", latency, latencies[0])
     environment = Environment.capture()
     first = latencies[0]
     return Report(
-        title="Latency",
+        title="Latency from file to label" if images else "Latency",
         rows=tuple(rows),
         environment=environment,
         protocol={
             "cpu": environment.cpu,
-            "engine": first.engine,
-            "engine_version": first.engine_version,
+            "engines": {n: f"{x.engine} {x.engine_version}" for n, x in zip(names, latencies, strict=True)},
             "threads": first.threads,
             "batch_size": first.batch_size,
-            "input": "uniform random uint8 pixels, seed 0, the same for every run",
-            "timed": "engine.run alone, back to back; perf_counter_ns; no decoding, no resizing",
+            "input": f"{images} image files in turn" if images else NOISE,
+            "timed": FROM_FILES if images else ANSWERS,
             "process_per_artifact": True,
             "interleaved": "rounds in rotated order; the others are idle, their threads at rest",
             "round_seconds": ROUND_SECONDS,
@@ -103,18 +110,6 @@ def _speed(name: str, latency: Latency) -> list[ReportRow]:
         ReportRow(what=name, metric="latency_ms", value=latency.median_ms, n=latency.n, spread=latency.iqr_ms),
         *(ReportRow(what=name, metric=metric, value=value, n=latency.n) for metric, value in values.items()),
     ]
-
-
-def _facts(name: str, path: Path) -> list[ReportRow]:
-    """What the artifact says of itself; counted, not measured."""
-    artifact, _ = read_artifact(path)
-    values = {
-        "size_mb": artifact.size_mb,
-        "parameters": artifact.parameters,
-        "mult_adds": artifact.mult_adds,
-        "resolution": artifact.preprocess.resolution,
-    }
-    return [ReportRow(what=name, metric=metric, value=float(value), n=1) for metric, value in values.items()]
 
 
 def _ratio(name: str, latency: Latency, base: Latency) -> list[ReportRow]:

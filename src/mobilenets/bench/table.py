@@ -13,20 +13,22 @@ __all__ = ["to_csv", "to_text"]
 
 def to_text(report: Report) -> str:
     """An aligned table, ratios and conditions below it; ends with a newline."""
+    engines = report.protocol["engines"]
     rows = [
         [
             what,
+            engines[what],
             f"{report.value(what, 'latency_ms'):.2f}",
             f"{report.value(what, 'latency_ms_low'):.2f} to {report.value(what, 'latency_ms_high'):.2f}",
             f"{report.value(what, 'latency_ms_p95'):.2f}",
             f"{report.value(what, 'images_per_second'):.0f}",
-            f"{report.value(what, 'size_mb'):.2f}",
-            f"{report.value(what, 'parameters') / 1e6:.2f}",
-            f"{report.value(what, 'mult_adds') / 1e6:.1f}",
+            _known(report, what, "size_mb", digits=2),
+            _known(report, what, "parameters", digits=2, scale=1e6),
+            _known(report, what, "mult_adds", digits=1, scale=1e6),
         ]
         for what in _measured(report)
     ]
-    header = ["artifact", "median ms", "95 % interval", "p95 ms", "images/s", "MB", "M params", "M mult-adds"]
+    header = ["artifact", "engine", "median ms", "95 % interval", "p95 ms", "images/s", "MB", "M params", "M mult-adds"]
     lines = _align([header, *rows])
     for row in report.rows:
         if row.metric == "latency_ratio":
@@ -34,14 +36,14 @@ def to_text(report: Report) -> str:
             lines.append(f"{row.what} = {row.value:.3f} ({low:.3f} to {high:.3f}), {row.n} rounds side by side")
     protocol, environment = report.protocol, report.environment
     lines.append(
-        f"{protocol['engine']} {protocol['engine_version']}, {protocol['threads']} thread(s), "
-        f"batch {protocol['batch_size']}, {protocol['rounds']} rounds; {environment.cpu}, {environment.cores} core(s)"
+        f"{protocol['timed'].partition(';')[0]}; {protocol['threads']} thread(s), batch {protocol['batch_size']}, "
+        f"{protocol['rounds']} rounds; {environment.cpu}, {environment.cores} core(s)"
     )
     return "\n".join(lines) + "\n"
 
 
 def to_csv(report: Report) -> str:
-    """One line per artifact.
+    """One line per artifact; what is not known of a peer is left empty.
 
     timm's columns: infer_step_time is in ms per batch, param_count in millions, infer_gmacs in 1e9 mult-adds. Ours
     follow: the interval and the 95th percentile in ms, the file's size, and the conditions.
@@ -53,15 +55,15 @@ def to_csv(report: Report) -> str:
             "infer_samples_per_sec": round(report.value(what, "images_per_second"), 2),
             "infer_step_time": round(report.value(what, "latency_ms"), 3),
             "infer_batch_size": protocol["batch_size"],
-            "infer_img_size": round(report.value(what, "resolution")),
-            "infer_gmacs": round(report.value(what, "mult_adds") / 1e9, 4),
-            "param_count": round(report.value(what, "parameters") / 1e6, 4),
+            "infer_img_size": _column(report, what, "resolution", digits=None),
+            "infer_gmacs": _column(report, what, "mult_adds", digits=4, scale=1e9),
+            "param_count": _column(report, what, "parameters", digits=4, scale=1e6),
             "latency_ms_low": round(report.value(what, "latency_ms_low"), 3),
             "latency_ms_high": round(report.value(what, "latency_ms_high"), 3),
             "latency_ms_p95": round(report.value(what, "latency_ms_p95"), 3),
-            "size_mb": round(report.value(what, "size_mb"), 4),
+            "size_mb": _column(report, what, "size_mb", digits=4),
             "threads": protocol["threads"],
-            "engine": f"{protocol['engine']} {protocol['engine_version']}",
+            "engine": protocol["engines"][what],
             "cpu": report.environment.cpu,
         }
         for what in _measured(report)
@@ -73,16 +75,30 @@ def to_csv(report: Report) -> str:
     return text.getvalue()
 
 
+def _column(report: Report, what: str, metric: str, *, digits: int | None, scale: float = 1.0) -> float | str:
+    """A number that may be missing, rounded."""
+    try:
+        return round(report.value(what, metric) / scale, digits)
+    except KeyError:
+        return ""
+
+
+def _known(report: Report, what: str, metric: str, *, digits: int, scale: float = 1.0) -> str:
+    """A number that may be missing, with so many digits."""
+    value = _column(report, what, metric, digits=digits, scale=scale)
+    return "-" if isinstance(value, str) else f"{value:.{digits}f}"
+
+
 def _measured(report: Report) -> list[str]:
     return [row.what for row in report.rows if row.metric == "latency_ms"]
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Text to the left in the first column, numbers to the right in the others."""
+    """Text to the left in the first two columns, numbers to the right in the others."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
+            cell.rjust(width) if column > 1 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows

@@ -1,49 +1,15 @@
-"""One model in a process of its own, timed on request: `python -m mobilenets.bench.worker`.
-
-Requests and replies are JSON, one a line, on standard input and output:
-
-    {"do": "open", "path": ..., "threads": ..., "batch_size": ..., "engine": ...}  ->  {"engine": ..., ...}
-    {"do": "time", "runs": k, "lead": j}                                           ->  {"latencies_ms": [k values]}
-
-A failure is answered by {"error": <its class>, "got": ..., "wanted": ..., "do": ...}. When standard input closes the
-worker ends, so it cannot outlive its parent, however that died.
-
-Only `engine.run` is timed, back to back, on random pixels that stay the same: a dense network does the same work
-whatever it sees.
-
-Spinning. ONNX Runtime's idle threads spin, waiting for the next run, and would take the cores from whichever model is
-measured next. Measured with ONNX Runtime 1.31 (2 threads on 2 virtual x86 cores, a MobileNetV1-like
-network at 224, medians of 60 runs in one quiet pass; other load shifts them by more than they differ):
-
-    setting                              one run, ms      processor time used after a run, ms
-    default                              4.4              30
-    session.force_spinning_stop = 1      4.7              0
-    session.intra_op.allow_spinning = 0  5.2              0
-
-Others report that the default spins for over a second on some processors. So the engine keeps its default, which is
-how it is going to be deployed, and the worker does not answer before its own threads have come to rest. Two such
-workers in turn, 15 runs a round, on a quiet machine (medians): without that wait the first three runs of a round took
-9.0 ms and the last eight 4.5, the neighbour's spinning being in the way; with it, 4.9 and 4.4, and what is left of
-the difference is why the first runs of a round are not counted.
-
-What no protocol can cure: beside one other busy process the same network on those two cores took 16 ms with two
-threads (4.4 when alone), which wait for each other, and about 8 with one, as without the neighbour. `--threads 1` is
-the setting to compare models with on a shared machine.
-"""
+"""One artifact in a process of its own, timed on request: `python -m mobilenets.bench.worker`. See `serve`."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import time
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import MobileNetsError
 from ..runtime.model import Model, open_artifact
+from .serve import OpenRequest, Subject, serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,77 +17,59 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PIXELS_SEED = 0
-REST_SLICE_SECONDS = 0.01
-REST_SHARE = 0.1  # at rest: less than a tenth of one core in use
-REST_LIMIT_SECONDS = 2.0
+PICTURES = 8
+PATCHES = 4  # per side of a picture: noise from pixel to pixel looks alike to a network
 
 
 def main() -> None:
     """Answer requests until standard input closes."""
-    # Replies go to a private copy of standard output; whatever a library prints goes to standard error.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    try:
-        _serve(sys.stdin, replies)
-    except BrokenPipeError:
-        os._exit(0)  # the parent is gone; nothing is left to flush
+    serve(_open)
 
 
-def _serve(requests: TextIO, replies: TextIO) -> None:
-    model: Model | None = None
-    pixels: NDArray[np.uint8] | None = None
-    for line in requests:
-        request = json.loads(line)
-        try:
-            if request["do"] == "open":
-                model = open_artifact(Path(request["path"]), engine=request["engine"], threads=request["threads"])
-                pixels = _pixels(model, batch_size=request["batch_size"])
-                model.engine.run(pixels)
-                _rest()
-                reply: dict[str, Any] = {
-                    "engine": model.engine.name,
-                    "version": model.engine.version,
-                    "threads": model.engine.threads,
-                }
-            elif request["do"] == "time" and model is not None and pixels is not None:
-                reply = {"latencies_ms": _time(model, pixels, runs=request["runs"], lead=request["lead"])}
-                _rest()
-            else:
-                raise ValueError(f"no such request at this point: {line!r}")
-        except MobileNetsError as error:
-            reply = {"error": type(error).__name__, "got": error.got, "wanted": error.wanted, "do": error.do}
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+def _open(request: OpenRequest) -> Subject:
+    model = open_artifact(Path(request.path), engine=request.engine, threads=request.threads)
+    artifact = model.artifact
+    facts = {
+        "size_mb": artifact.size_mb,
+        "parameters": artifact.parameters,
+        "mult_adds": artifact.mult_adds,
+        "resolution": artifact.preprocess.resolution,
+    }
+    pixels = _noise(model, batch_size=request.batch_size)
+    files = itertools.cycle(request.images)
+
+    def answer() -> Any:
+        return model.engine.run(pixels)
+
+    def from_files() -> Any:
+        from ..runtime.predict import predict
+
+        batch = [Path(next(files)) for _ in range(request.batch_size)]
+        return list(predict(model, batch, top_k=1, batch_size=request.batch_size))
+
+    return Subject(
+        engine=model.engine.name,
+        version=model.engine.version,
+        threads=model.engine.threads,
+        once=from_files if request.images else answer,
+        answer=lambda: model.engine.run(_pictures(model)).tolist(),
+        facts={name: float(value) for name, value in facts.items()},
+    )
 
 
-def _time(model: Model, pixels: NDArray[np.uint8], *, runs: int, lead: int) -> list[float]:
-    """Latencies of `runs` runs, ms, after `lead` runs that wake the threads and refill the caches."""
-    run, clock = model.engine.run, time.perf_counter_ns
-    for _ in range(lead):
-        run(pixels)
-    latencies = []
-    for _ in range(runs):
-        start = clock()
-        run(pixels)
-        latencies.append((clock() - start) / 1e6)
-    return latencies
+def _noise(model: Model, *, batch_size: int) -> NDArray[np.uint8]:
+    """What is timed: uint8 (batch_size, R, R, C), uniform, the same in every worker."""
+    side, channels = model.preprocess.resolution, model.preprocess.channels
+    return np.random.default_rng(PIXELS_SEED).integers(0, 256, (batch_size, side, side, channels), dtype=np.uint8)
 
 
-def _rest() -> None:
-    """Wait until this process's threads use no processor time, two seconds at most."""
-    give_up = time.perf_counter() + REST_LIMIT_SECONDS
-    while time.perf_counter() < give_up:
-        used, started = time.process_time(), time.perf_counter()
-        time.sleep(REST_SLICE_SECONDS)
-        if time.process_time() - used < REST_SHARE * (time.perf_counter() - started):
-            return
-
-
-def _pixels(model: Model, *, batch_size: int) -> NDArray[np.uint8]:
-    """The input: uint8 (batch_size, R, R, C), uniform, the same in every worker."""
-    preprocess = model.artifact.preprocess
-    shape = (batch_size, preprocess.resolution, preprocess.resolution, preprocess.channels)
-    return np.random.default_rng(PIXELS_SEED).integers(0, 256, shape, dtype=np.uint8)
+def _pictures(model: Model) -> NDArray[np.uint8]:
+    """What engines are compared on: uint8 (PICTURES, R, R, C), patches of colour, the same in every worker."""
+    side, channels = model.preprocess.resolution, model.preprocess.channels
+    shape = (PICTURES, PATCHES, PATCHES, channels)
+    coarse = np.random.default_rng(PIXELS_SEED).integers(0, 256, shape, dtype=np.uint8)
+    index = np.arange(side) * PATCHES // side
+    return np.ascontiguousarray(coarse[:, index][:, :, index])
 
 
 if __name__ == "__main__":

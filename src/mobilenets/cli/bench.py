@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ..bench import Entry
 
 __all__ = ["command"]
 
 
 @click.command(name="bench", short_help="Measure how fast artifacts answer here.")
-@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT...")
+@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT[@ENGINE]...")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="Of artifacts without @ENGINE; auto: the fastest here; all: each that opens it.  [default: the format's]",
+)
+@click.option("--end-to-end", "images", metavar="IMAGES", help="Time from files to labels: pictures, as for predict.")
 @click.option("--threads", type=int, metavar="N", help="Threads of the engine.  [default: the cores, at most 4]")
 @click.option("--batch-size", default=1, show_default=True, metavar="N", help="Images per run.")
 @click.option("--seconds", default=3.0, show_default=True, metavar="S", help="For each artifact, after its warm-up.")
 @click.option("--json", "as_json", is_flag=True, help="The whole report as JSON, machine and protocol included.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write timm's columns there.")
 def command(
-    artifacts: tuple[Path, ...],
+    artifacts: tuple[str, ...],
+    engine: str | None,
+    images: str | None,
     threads: int | None,
     batch_size: int,
     seconds: float,
@@ -35,6 +48,15 @@ def command(
         mobilenets bench flowers-fp32/ flowers-int8/
 
     \b
+    Engines against each other:
+        mobilenets bench flowers/@onnxruntime flowers/@openvino flowers-tflite/
+        mobilenets bench flowers/ --engine all
+
+    \b
+    From JPEG files to labels:
+        mobilenets bench flowers/ --end-to-end photos/
+
+    \b
     As it will run on the device, and for a record:
         mobilenets bench flowers/ --threads 1 --seconds 10 --json > speed.json
         mobilenets bench flowers/ --batch-size 32 --csv speed.csv
@@ -42,7 +64,10 @@ def command(
     from ..bench import bench, to_csv, to_text
     from ..files import write_text
 
-    report = bench(artifacts, threads=threads, batch_size=batch_size, seconds=seconds)
+    entries = [entry for each in artifacts for entry in _entries(each, engine, threads=threads)]
+    report = bench(
+        entries, threads=threads, batch_size=batch_size, seconds=seconds, images=_files(images) if images else ()
+    )
     if csv_file is not None:
         write_text(csv_file, to_csv(report))
     if as_json:
@@ -53,3 +78,37 @@ def command(
         click.echo(json.dumps(to_json(report), indent=2))
     else:
         click.echo(to_text(report), nl=False)
+
+
+def _entries(artifact: str, engine: str | None, *, threads: int | None) -> Iterator[Entry]:
+    """An argument with its engine; one for each engine with `--engine all`."""
+    from ..bench import Entry
+    from ..runtime import engines_for, is_installed, read_artifact
+    from .engines import engine_for
+
+    path, at, own = artifact.rpartition("@")
+    if not at or Path(artifact).exists():  # a folder may well be called so
+        path, own = artifact, ""
+    asked = own or engine
+    if asked == "all":
+        record, _ = read_artifact(Path(path))
+        for name in engines_for(record.format):
+            if is_installed(name):
+                yield Entry(path=path, engine=name)
+        return
+    yield Entry(path=path, engine=engine_for(Path(path), asked, threads=threads))
+
+
+def _files(images: str) -> tuple[Path, ...]:
+    """Image files; standard input has no place in a measurement.
+
+    Raises:
+        UsageError: there are none.
+    """
+    from ..errors import UsageError
+    from ..runtime import find_images
+
+    files = tuple(source for source in find_images(images) if isinstance(source, Path))
+    if not files:
+        raise UsageError(f"{images} gives no image files", wanted="pictures", do="give a folder or a pattern")
+    return files

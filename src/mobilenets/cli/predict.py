@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .engines import ENGINE_HELP, engine_for
 from .params import is_bundle
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["command"]
 @click.option("--top-k", default=5, show_default=True, metavar="N", help="At most this many labels per image.")
 @click.option("--batch-size", default=8, show_default=True, metavar="N", help="Images per run of the engine.")
 @click.option("--threads", type=int, metavar="N", help="Threads of the engine.  [default: the cores, at most 4]")
+@click.option("--engine", metavar="NAME", help=ENGINE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per image and line.")
 @click.pass_context
 def command(
@@ -33,6 +35,7 @@ def command(
     top_k: int,
     batch_size: int,
     threads: int | None,
+    engine: str | None,
     as_json: bool,
 ) -> None:
     """Say what is in images.
@@ -60,7 +63,7 @@ def command(
     from ..runtime import find_images, predict
 
     images = [image for source in sources for image in find_images(source)]
-    opened = _opened(model, threads=threads)
+    opened = _opened(model, threads=threads, engine=engine)
     names = ["-" if isinstance(image, bytes) else str(image) for image in images]  # only standard input gives bytes
     predictions = _named(predict(opened, images, top_k=top_k, batch_size=batch_size), names)
     if len(images) > 1 and not sys.stdout.isatty():  # lines on a terminal are progress enough
@@ -81,14 +84,14 @@ def command(
         context.exit(2)
 
 
-def _opened(path: Path, *, threads: int | None) -> Answers:
+def _opened(path: Path, *, threads: int | None, engine: str | None) -> Answers:
     """An artifact, or the network of a bundle."""
     if not is_bundle(path):
         from ..runtime import open_artifact
 
-        return open_artifact(path, threads=threads)
-    if threads is not None:
-        raise click.UsageError("--threads is for artifacts; torch takes OMP_NUM_THREADS")
+        return open_artifact(path, engine=engine_for(path, engine, threads=threads), threads=threads)
+    if threads is not None or engine is not None:
+        raise click.UsageError("--threads and --engine are for artifacts; torch takes OMP_NUM_THREADS")
     from ..bundle import read_bundle
     from ..train.answer import BundleModel
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .engines import ENGINE_HELP, engine_for
 from .params import is_bundle
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ __all__ = ["command"]
 @click.option(
     "--split", type=click.Choice(["val", "test"]), help="Of the data.  [default: test where there is one, else val]"
 )
+@click.option("--engine", metavar="NAME", help=ENGINE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="All numbers as one JSON object.")
-def command(model: Path, data: str, split: SplitName | None, as_json: bool) -> None:
+def command(model: Path, data: str, split: SplitName | None, engine: str | None, as_json: bool) -> None:
     """Measure how often a model is right, on images with known labels.
 
     MODEL is the folder of a bundle (then torch answers) or of an artifact (no torch is needed). DATA is a folder with
@@ -46,6 +48,8 @@ def command(model: Path, data: str, split: SplitName | None, as_json: bool) -> N
 
     validation: Validation
     if is_bundle(model):
+        if engine is not None:
+            raise click.UsageError("--engine is for artifacts; torch answers for a bundle")
         from ..bundle import read_bundle
         from ..train.validate import validate_bundle
 
@@ -54,7 +58,9 @@ def command(model: Path, data: str, split: SplitName | None, as_json: bool) -> N
         from ..runtime import open_artifact
         from ..runtime.validate import validate_artifact
 
-        validation = validate_artifact(open_artifact(model), open_dataset(data), split=split)
+        validation = validate_artifact(
+            open_artifact(model, engine=engine_for(model, engine, threads=None)), open_dataset(data), split=split
+        )
     if as_json:
         from ..records import to_json
 
