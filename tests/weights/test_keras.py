@@ -266,6 +266,13 @@ def test_an_array_that_claims_more_than_the_file_holds_is_not_allocated(tmp_path
         read_keras(path)
 
 
+def test_a_list_of_names_that_is_far_too_long_is_not_read(tmp_path) -> None:
+    with h5py.File(tmp_path / "net.h5", "w", libver="latest") as file:
+        file.attrs["layer_names"] = np.zeros(200_000, "S16")
+    with pytest.raises(FileFormatError, match="layer_names is too long"):
+        read_keras(tmp_path / "net.h5")
+
+
 def test_links_into_other_files_are_not_followed(v1: Bundle, tmp_path) -> None:
     write_by_class(tmp_path / "other.h5", v1_layers(v1), names=True)
     write_by_attributes(tmp_path / "other2.h5", v1_layers(v1))

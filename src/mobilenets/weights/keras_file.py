@@ -77,7 +77,7 @@ def read_keras_file(path: Path) -> KerasFile:
     try:
         with h5py.File(source, "r") as file:
             if config is None and "model_config" in file.attrs:
-                config = _json(file.attrs["model_config"], path)
+                config = _json(_attribute(file, "model_config"), path)
             weights = file.get("model_weights", file)
             if "layer_names" in weights.attrs or "layer_names0" in weights.attrs:
                 layers = tuple(_by_attributes(h5py, weights, size, path))
@@ -85,7 +85,7 @@ def read_keras_file(path: Path) -> KerasFile:
             else:
                 layers = tuple(_by_class(h5py, file, size, path))
                 layout += "weights (.weights.h5)"
-            version = _text(weights.attrs.get("keras_version"))
+            version = _text(_attribute(weights, "keras_version"))
     except FileFormatError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py raises any of these
@@ -159,7 +159,7 @@ def _by_class(h5py: Any, file: Any, size: int, path: Path) -> Iterator[KerasLaye
                 continue
             held = [_array(h5py, child[key], size, path) for key in sorted(child, key=_natural)]
             if held and trail:
-                own = _text(child.attrs.get("name"))
+                own = _text(_attribute(child, "name"))
                 arrays = dict(zip(_parts(held), held, strict=True))
                 yield KerasLayer(own or trail[-1], "/".join(trail[:-1]), own is not None, arrays)
 
@@ -187,14 +187,23 @@ def _array(h5py: Any, dataset: Any, size: int, path: Path) -> NDArray[Any]:
     return array
 
 
+def _attribute(group: Any, name: str) -> Any:
+    """An attribute, or None where there is none; one that claims to be very long is not read."""
+    if name not in group.attrs:
+        return None
+    if group.attrs.get_id(name).get_storage_size() > MOST_OBJECTS * 16:
+        raise ValueError(f"the attribute {name} is too long")
+    return group.attrs[name]
+
+
 def _listed(group: Any, attribute: str) -> list[str]:
     """A list of names, which Keras spreads over numbered attributes where it is long."""
     if attribute in group.attrs:
-        return [_text(name) or "" for name in group.attrs[attribute]]
+        return [_text(name) or "" for name in _attribute(group, attribute)]
     names: list[str] = []
     chunk = 0
     while f"{attribute}{chunk}" in group.attrs:
-        names += [_text(name) or "" for name in group.attrs[f"{attribute}{chunk}"]]
+        names += [_text(name) or "" for name in _attribute(group, f"{attribute}{chunk}")]
         chunk += 1
     return names
 
