@@ -1,0 +1,192 @@
+"""One training for every width and resolution of a range, and what came of it: the work of `mobilenets elastic`.
+
+out/  what a training leaves there, and  grid.csv  grid.json  front.png
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ..arch import ArchSpec, cost, find
+from ..arch.narrower import width_of
+from ..bundle import Bundle
+from ..data import Dataset, prepared
+from ..errors import UsageError
+from ..files import write_bytes, write_json, write_text
+from ..metrics import wilson_interval
+from ..progress import say
+from ..train import Outcome, Recipe
+from ..train.elastic import ElasticPolicy, elastic
+from ..train.loop import Resume
+from ..train.run import train_run
+from ..train.validate import bundle_logits
+from .front import GridPoint, draw_front, grid_csv
+from .slice import policy_of, slice_bundle
+
+__all__ = ["ElasticOutcome", "grid_widths", "measure_grid", "policy_for", "train_elastic"]
+
+GRID_WIDTHS = 7  # of a range without a list, both ends included
+
+
+@dataclass(frozen=True)
+class ElasticOutcome:
+    """What an elastic training made: the widest network with all others inside, and how good these are."""
+
+    training: Outcome
+    grid: tuple[GridPoint, ...]  # of `training.best`; empty where the training was interrupted
+
+
+def policy_for(widths: str | Sequence[float], resolutions: Sequence[int] = ()) -> ElasticPolicy:
+    """A policy with the usual shares.
+
+    Args:
+        widths: "0.25..1.0" for every width in a range, or some widths: "0.25,0.5,1.0", or numbers.
+        resolutions: pixels; empty: the network's own.
+
+    Raises:
+        UsageError: fewer than two widths, or not numbers.
+        RecipeError: widths that cannot be.
+    """
+    ends = widths.split("..") if isinstance(widths, str) else []
+    listed = widths.split(",") if isinstance(widths, str) else widths
+    try:
+        alphas = sorted({float(word) for word in (ends if len(ends) == 2 else listed)})
+    except ValueError:
+        alphas = []
+    if len(alphas) < 2:
+        raise UsageError(
+            f"widths are {widths!r}",
+            wanted="a range like 0.25..1.0, or numbers like 0.25,0.5,1.0",
+            do="give two at least",
+        )
+    return ElasticPolicy(
+        narrowest=alphas[0],
+        widest=alphas[-1],
+        inner=None if len(ends) == 2 else tuple(alphas[1:-1]),
+        resolutions=tuple(sorted(set(resolutions))),
+    )
+
+
+def train_elastic(
+    start: str | ArchSpec | Bundle,
+    dataset: Dataset,
+    recipe: Recipe,
+    policy: ElasticPolicy,
+    *,
+    out: Path,
+    device: str = "auto",
+    resume: Resume = "never",
+    keep_mirror: bool = False,
+    command: str = "",
+) -> ElasticOutcome:
+    """Train one set of weights for all widths and resolutions of a policy, then measure a grid of them.
+
+    The bundles in `out` are of the widest network; `slice_bundle` takes the others out of them. The grid is measured
+    on the validation images.
+
+    Args:
+        start: a model's name, the path of a spec's `.json`, a table (its own width is the policy's
+            widest), or a bundle to go on from.
+        dataset: with "train" and "val".
+        recipe: how; epochs are passes over the images, of which each width sees its share.
+        policy: which widths and resolutions.
+        out: the run's folder.
+        device: "auto", "cpu", "cuda", ...
+        resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
+        keep_mirror: as in `train_run`.
+        command: what a person typed.
+
+    Raises:
+        UsageError: the policy does not fit the network, or there is nothing to resume.
+        SpecError: widths that do not nest.
+        DataError: images that cannot be used.
+        CheckError: the loss is no longer a number.
+    """
+    training = train_run(
+        start,
+        dataset,
+        recipe,
+        out=out,
+        alpha=policy.widest if isinstance(start, str) and width_of(find(start)) != policy.widest else None,
+        resolution=max(policy.resolutions) if policy.resolutions else None,
+        device=device,
+        resume=resume,
+        keep_mirror=keep_mirror,
+        command=command,
+        objective=elastic(policy),
+    )
+    if not training.finished:
+        return ElasticOutcome(training=training, grid=())
+    grid = measure_grid(training.best, dataset, device=device)
+    write_text(out / "grid.csv", grid_csv(grid))
+    write_json(out / "grid.json", [msgspec.to_builtins(point) for point in grid])
+    title = f"{training.best.spec.name} on {dataset.name}: every width and resolution of one training"
+    write_bytes(out / "front.png", draw_front(grid, title=title))
+    return ElasticOutcome(training=training, grid=grid)
+
+
+def grid_widths(policy: ElasticPolicy) -> tuple[float, ...]:
+    """The widths that are measured: those of a list, or some at equal distances."""
+    if policy.inner is not None:
+        return (policy.narrowest, *sorted(policy.inner), policy.widest)
+    steps = np.linspace(policy.narrowest, policy.widest, GRID_WIDTHS)
+    return tuple(round(float(alpha), 3) for alpha in steps)
+
+
+def measure_grid(
+    bundle: Bundle,
+    dataset: Dataset,
+    *,
+    widths: Sequence[float] | None = None,
+    resolutions: Sequence[int] | None = None,
+    device: str = "auto",
+) -> tuple[GridPoint, ...]:
+    """Slice an elastic bundle and measure each slice on the validation images.
+
+    Args:
+        bundle: elastic.
+        dataset: the one it was trained on.
+        widths: None: those of the policy's list, or some of its range.
+        resolutions: None: the policy's.
+        device: "auto", "cpu", "cuda", ...
+
+    Returns:
+        Points, narrowest first, and of each width the smallest resolution first.
+
+    Raises:
+        UsageError: as `slice_bundle` does.
+    """
+    policy = policy_of(bundle)
+    alphas = grid_widths(policy) if widths is None else tuple(widths)
+    sides = (policy.resolutions or (bundle.spec.resolution,)) if resolutions is None else tuple(resolutions)
+    made = []
+    for alpha in alphas:
+        for side in sides:
+            sliced = slice_bundle(bundle, alpha=alpha, resolution=side, dataset=dataset, device=device)
+            made.append(_measured(sliced, alpha, dataset, device=device))
+            say(f"alpha {alpha:g} at {side} pixels: {made[-1].top1:.2f} %, {made[-1].mult_adds / 1e6:.1f} M mult-adds")
+    return tuple(made)
+
+
+def _measured(sliced: Bundle, alpha: float, dataset: Dataset, *, device: str) -> GridPoint:
+    validation = prepared(dataset, "val", sliced.preprocess)
+    logits = bundle_logits(sliced, validation.images, device=device)
+    right = int((logits.argmax(axis=1) == validation.targets).sum())
+    low, high = wilson_interval(right, len(validation))
+    counted = cost(sliced.spec)
+    return GridPoint(
+        model=sliced.spec.name,
+        alpha=alpha,
+        resolution=sliced.spec.resolution,
+        mult_adds=counted.mult_adds,
+        parameters=counted.parameters,
+        top1=100 * right / len(validation),
+        top1_low=100 * low,
+        top1_high=100 * high,
+        n=len(validation),
+    )
