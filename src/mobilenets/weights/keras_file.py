@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -191,7 +192,8 @@ def _attribute(group: Any, name: str) -> Any:
     """An attribute, or None where there is none; one that claims to be very long is not read."""
     if name not in group.attrs:
         return None
-    if group.attrs.get_id(name).get_storage_size() > MOST_OBJECTS * 16:
+    claimed = group.attrs.get_id(name)
+    if math.prod(claimed.shape) * claimed.dtype.itemsize > MOST_OBJECTS * 16:
         raise ValueError(f"the attribute {name} is too long")
     return group.attrs[name]
 
