@@ -89,7 +89,9 @@ def command(
         f"{folder}: {bundle.spec.name}, {counted.parameters:,} parameters, {counted.mult_adds / 1e6:.1f} M mult-adds,"
         f" {bundle.spec.head.classes} classes, {bundle.spec.resolution} pixels, {bundle.spec.padding} padding"
     )
-    for key, value in bundle.history[0].items():
-        if key != "step":
-            click.echo(f"  {key:<12} {value}")
-    click.echo(f"next: {shlex.join(['mobilenets', 'predict', str(folder), 'IMAGE'])}")
+    told = {key: value for key, value in bundle.history[0].items() if key != "step"}
+    wide = max(map(len, told))
+    for key, value in told.items():
+        click.echo(f"  {key:<{wide}}  {value}")
+    after = ["train", str(folder), "DATA"] if bundle.untrained_classifier else ["predict", str(folder), "IMAGE"]
+    click.echo(f"next: {shlex.join(['mobilenets', *after])}")
