@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..arch import ArchSpec, cost, find
+from ..arch import ArchSpec, cost, find, with_resolution
 from ..arch.narrower import width_of
 from ..bundle import Bundle
 from ..data import Dataset, prepared
@@ -21,7 +21,8 @@ from ..files import write_bytes, write_json, write_text
 from ..metrics import wilson_interval
 from ..progress import say
 from ..train import Outcome, Recipe
-from ..train.elastic import ElasticPolicy, elastic
+from ..train.choose import native_side, spec_for
+from ..train.elastic import ElasticPolicy, check_policy, elastic
 from ..train.loop import Resume
 from ..train.run import train_run
 from ..train.validate import bundle_logits
@@ -107,13 +108,16 @@ def train_elastic(
         DataError: images that cannot be used.
         CheckError: the loss is no longer a number.
     """
+    alpha = policy.widest if isinstance(start, str) and width_of(find(start)) != policy.widest else None
+    resolution = max(policy.resolutions) if policy.resolutions else None
+    check_policy(_widest(start, dataset, alpha=alpha, resolution=resolution), policy)  # before anything is written
     training = train_run(
         start,
         dataset,
         recipe,
         out=out,
-        alpha=policy.widest if isinstance(start, str) and width_of(find(start)) != policy.widest else None,
-        resolution=max(policy.resolutions) if policy.resolutions else None,
+        alpha=alpha,
+        resolution=resolution,
         device=device,
         resume=resume,
         keep_mirror=keep_mirror,
@@ -128,6 +132,16 @@ def train_elastic(
     title = f"{training.best.spec.name} on {dataset.name}: every width and resolution of one training"
     write_bytes(out / "front.png", draw_front(grid, title=title))
     return ElasticOutcome(training=training, grid=grid)
+
+
+def _widest(
+    start: str | ArchSpec | Bundle, dataset: Dataset, *, alpha: float | None, resolution: int | None
+) -> ArchSpec:
+    """The table that `train_run` will train."""
+    if isinstance(start, Bundle):
+        return start.spec if resolution is None else with_resolution(start.spec, resolution)
+    side, classes = native_side(dataset), len(dataset.labels)
+    return spec_for(start, alpha=alpha, resolution=resolution, native_side=side, classes=classes)
 
 
 def grid_widths(policy: ElasticPolicy) -> tuple[float, ...]:

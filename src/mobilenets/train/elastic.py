@@ -33,7 +33,7 @@ from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
 from .update import apply_recipe
 
-__all__ = ["Elastic", "ElasticPolicy", "Pass", "elastic", "with_policy"]
+__all__ = ["Elastic", "ElasticPolicy", "Pass", "check_policy", "elastic", "with_policy"]
 
 ELASTIC = 3  # stream of random numbers beside those of the loader
 
@@ -92,6 +92,30 @@ def with_policy(policy: ElasticPolicy, settings: Mapping[str, Any]) -> ElasticPo
         raise RecipeError(f"not a policy: {error}", wanted=f"the fields {known}", do="correct that field") from None
 
 
+def check_policy(spec: ArchSpec, policy: ElasticPolicy) -> None:
+    """Whether a table can be trained by a policy.
+
+    Raises:
+        UsageError: it is not the widest of the range, or not at the largest resolution.
+        SpecError: the narrowest width cannot be, or does not nest.
+    """
+    own = width_of(spec)
+    if policy.widest != own:
+        raise UsageError(
+            f"{spec.name} has width {own:g}, and the policy's widest is {policy.widest:g}",
+            wanted="the widest network of the range: it holds the weights of all others",
+            do=f"train a table of width {policy.widest:g}, or set widest to {own:g}",
+        )
+    if policy.resolutions and max(policy.resolutions) != spec.resolution:
+        raise UsageError(
+            f"{spec.name} is trained at {spec.resolution} pixels, and the largest resolution is "
+            f"{max(policy.resolutions)}",
+            wanted="the same: images are made at the network's resolution and shrunk to the others",
+            do=f"set the resolution to {max(policy.resolutions)}",
+        )
+    places_in(spec, narrower(spec, policy.narrowest))
+
+
 @dataclass(frozen=True)
 class Pass:
     """One width's part of a step."""
@@ -116,7 +140,8 @@ class Elastic:
 
     def __init__(self, setting: Setting, policy: ElasticPolicy) -> None:
         spec = setting.network.spec
-        _check(spec, policy, setting.network)
+        check_policy(spec, policy)
+        _check_learns(setting.network)
         self._setting, self._policy, self._spec = setting, policy, spec
         self._task = TASKS["classify"]
         self._resolutions = tuple(sorted(set(policy.resolutions))) or (spec.resolution,)
@@ -222,21 +247,7 @@ def _images(share: float, count: int) -> int:
     return min(count, max(2, round(share * count)))
 
 
-def _check(spec: ArchSpec, policy: ElasticPolicy, network: Network) -> None:
-    own = width_of(spec)
-    if policy.widest != own:
-        raise UsageError(
-            f"{spec.name} has width {own:g}, and the policy's widest is {policy.widest:g}",
-            wanted="the widest network of the range: it holds the weights of all others",
-            do=f"train a table of width {policy.widest:g}, or set widest to {own:g}",
-        )
-    if policy.resolutions and max(policy.resolutions) != spec.resolution:
-        raise UsageError(
-            f"{spec.name} is trained at {spec.resolution} pixels, and the largest resolution is "
-            f"{max(policy.resolutions)}",
-            wanted="the same: images are made at the network's resolution and shrunk to the others",
-            do=f"set the resolution to {max(policy.resolutions)}",
-        )
+def _check_learns(network: Network) -> None:
     if frozen := [name for name, parameter in network.named_parameters() if not parameter.requires_grad]:
         raise UsageError(
             f"{frozen[0]} is frozen" + (f", and {len(frozen) - 1} more" if len(frozen) > 1 else ""),
