@@ -1,6 +1,7 @@
 """What the reader of TensorFlow Lite files refuses, and how it says so."""
 
 import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from making import settled_bundle
-from mobilenets.errors import FileFormatError
+from mobilenets.errors import FileFormatError, MissingExtraError
 from mobilenets.weights import to_bundle
 from mobilenets.weights.tflite import read_tflite
 from weights.tflite_tables import V1, V2, V3
@@ -175,6 +176,13 @@ def test_differently_padded_convolutions_are_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
     assert "a whole TensorFlow Lite model" in refused(content, tmp_path)
+
+
+def test_the_extra_that_reads_such_files_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "some.tflite").write_bytes(write(settled_bundle(V1)))
+    monkeypatch.setitem(sys.modules, "tflite", None)
+    with pytest.raises(MissingExtraError, match=r"tflite.*\[train\]"):
+        read_tflite(tmp_path / "some.tflite")
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def read_tflite(path: Path) -> Imported:
     network is comes from its operators alone. Weights are dequantised; activations are not rounded or clamped again.
 
     Norms are folded into convolutions in such files. They come back as norms that only add the bias: mean 0, variance
-    1 - eps, weight 1. `nets.settle_norms` gives them real statistics before training.
+    1 - eps, weight 1. `nets.settle` gives them real statistics before training.
 
     Raises:
         FileFormatError: not a TFLite file, torn, or a network that no table can hold; names the operator.
