@@ -42,8 +42,9 @@ def command(
     """Bring a trained checkpoint of another library, with its own preprocessing, padding, epsilon and labels.
 
     SOURCE is a file or folder: .tflite (float, or whole-integer of any kind); .safetensors, .pth or .bin of timm,
-    torchvision or Hugging Face transformers; .weights.h5 of Keras; a TF-slim checkpoint. Or a name, which is fetched
-    and kept: timm:NAME, torchvision:NAME, hf:OWNER/NAME. Nothing is unpickled unsafely.
+    torchvision or Hugging Face transformers; .weights.h5, .h5 or .keras of Keras; a TF-slim checkpoint (model.ckpt, its
+    folder or .tgz). Or a name, which is fetched and kept: timm:NAME, torchvision:NAME, hf:OWNER/NAME. Nothing is
+    unpickled that is not a tensor.
 
     \b
     A file, then what it says of pictures:
