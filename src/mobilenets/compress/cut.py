@@ -15,7 +15,7 @@ from ..bundle import Tensors
 from ..errors import FileFormatError, SpecError, UnknownNameError
 from .widths import Width, axes, widths
 
-__all__ = ["Kept", "Selection", "cut", "selections"]
+__all__ = ["Kept", "Selection", "cut", "narrowed", "selections"]
 
 Kept: TypeAlias = Mapping[str, Sequence[int] | NDArray[np.intp]]  # width's name -> which of its units stay, in order
 Selection: TypeAlias = tuple[NDArray[np.intp] | None, ...]  # indices for each axis; None: all of it, as it is
@@ -24,8 +24,7 @@ Selection: TypeAlias = tuple[NDArray[np.intp] | None, ...]  # indices for each a
 def cut(spec: ArchSpec, tensors: Tensors, kept: Kept) -> tuple[ArchSpec, dict[str, NDArray[np.float32]]]:
     """Keep some channels of a network and drop the others.
 
-    The tensors are index selections of those given, under the same names. A row that did not add its input to its
-    output does not begin to where the widths now happen to agree: it gets `shortcut` False.
+    The tensors are index selections of those given, under the same names.
 
     Args:
         spec: the wide table.
@@ -43,9 +42,7 @@ def cut(spec: ArchSpec, tensors: Tensors, kept: Kept) -> tuple[ArchSpec, dict[st
     """
     chosen = selections(spec, kept)
     _check_tensors(spec, tensors)
-    sizes = {name: len(units) for name, units in kept.items()}
-    taken = {name: _taken(tensors[name], selection) for name, selection in chosen.items()}
-    return _narrowed(spec, sizes), taken
+    return narrowed(spec, kept), {name: _taken(tensors[name], selection) for name, selection in chosen.items()}
 
 
 def selections(spec: ArchSpec, kept: Kept) -> dict[str, Selection]:
@@ -56,10 +53,7 @@ def selections(spec: ArchSpec, kept: Kept) -> dict[str, Selection]:
         SpecError: an index is out of range or given twice, or none is left.
     """
     known = {width.name: width for width in widths(spec)}
-    for name in kept:
-        if name not in known:
-            raise UnknownNameError("width", name, known=known)
-    units = {name: _checked(known[name], indices) for name, indices in kept.items()}
+    units = _checked_all(spec, kept)
     found: dict[str, Selection] = {}
     for tensor, own in axes(spec).items():
         selection: list[NDArray[np.intp] | None] = []
@@ -77,28 +71,17 @@ def selections(spec: ArchSpec, kept: Kept) -> dict[str, Selection]:
     return found
 
 
-def _taken(tensor: NDArray[np.float32], selection: Selection) -> NDArray[np.float32]:
-    for axis, indices in enumerate(selection):
-        if indices is not None:
-            tensor = np.take(tensor, indices, axis=axis)
-    return np.ascontiguousarray(tensor)
+def narrowed(spec: ArchSpec, kept: Kept) -> ArchSpec:
+    """The table that `cut` makes.
 
+    A row that did not add its input to its output does not begin to where the widths now happen to agree: it gets
+    `shortcut` False.
 
-def _checked(width: Width, indices: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
-    units = np.asarray(indices)
-    fine = units.ndim == 1 and len(units) > 0 and np.issubdtype(units.dtype, np.integer)
-    if fine:
-        fine = bool(units.min() >= 0 and units.max() < width.size and len(np.unique(units)) == len(units))
-    if not fine:
-        raise SpecError(
-            f"{len(units) if units.ndim else 'no'} indices for {width.name}, which has {width.size} channels",
-            wanted=f"at least one, each from 0 to {width.size - 1}, none twice",
-            do="give the indices that stay",
-        )
-    return units.astype(np.intp)
-
-
-def _narrowed(spec: ArchSpec, sizes: Mapping[str, int]) -> ArchSpec:
+    Raises:
+        UnknownNameError: the table has no such width.
+        SpecError: an index is out of range or given twice, or none is left.
+    """
+    sizes = {name: len(units) for name, units in _checked_all(spec, kept).items()}
     changes: dict[int, dict[str, Any]] = {}
     head = spec.head
     for width in widths(spec):
@@ -119,6 +102,35 @@ def _narrowed(spec: ArchSpec, sizes: Mapping[str, int]) -> ArchSpec:
         rows.append(row)
         channels = row.out
     return msgspec.structs.replace(spec, rows=tuple(rows), head=head)
+
+
+def _taken(tensor: NDArray[np.float32], selection: Selection) -> NDArray[np.float32]:
+    for axis, indices in enumerate(selection):
+        if indices is not None:
+            tensor = np.take(tensor, indices, axis=axis)
+    return np.ascontiguousarray(tensor)
+
+
+def _checked_all(spec: ArchSpec, kept: Kept) -> dict[str, NDArray[np.intp]]:
+    known = {width.name: width for width in widths(spec)}
+    for name in kept:
+        if name not in known:
+            raise UnknownNameError("width", name, known=known)
+    return {name: _checked(known[name], indices) for name, indices in kept.items()}
+
+
+def _checked(width: Width, indices: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
+    units = np.asarray(indices)
+    fine = units.ndim == 1 and len(units) > 0 and np.issubdtype(units.dtype, np.integer)
+    if fine:
+        fine = bool(units.min() >= 0 and units.max() < width.size and len(np.unique(units)) == len(units))
+    if not fine:
+        raise SpecError(
+            f"{len(units) if units.ndim else 'no'} indices for {width.name}, which has {width.size} channels",
+            wanted=f"at least one, each from 0 to {width.size - 1}, none twice",
+            do="give the indices that stay",
+        )
+    return units.astype(np.intp)
 
 
 def _check_tensors(spec: ArchSpec, tensors: Tensors) -> None:
