@@ -23,16 +23,15 @@ from mobilenets.compress import Width, widths
 NORM = Norm(eps=1e-3, momentum=0.1)
 
 
-def table(*rows: Row, head: ClassifierHead | None = None, channels: int = 3, padding: str = "symmetric") -> ArchSpec:
-    """At 8 pixels, with 5 classes."""
+def table(*rows: Row, head: ClassifierHead | None = None, classes: int = 5, padding: str = "symmetric") -> ArchSpec:
+    """At 8 pixels."""
     return ArchSpec(
         name="table",
         paper="none",
         rows=rows,
-        head=ClassifierHead(classes=5, dropout=0.0) if head is None else head,
+        head=ClassifierHead(classes=classes, dropout=0.0) if head is None else head,
         norm=NORM,
         resolution=8,
-        channels=channels,
         padding=padding,
     )
 

@@ -110,17 +110,23 @@ def prune_run(
         )
     if steps < 1:
         raise UsageError(f"{steps} steps", wanted="at least 1", do="correct steps")
-    whole = _whole(bundle, target, measure)
+    whole = _cost(bundle, target, measure)
     most = target.absolute(whole)
+    if whole <= most:
+        raise UsageError(
+            f"the network has {target.of} = {whole:.6g}",
+            wanted=f"more than {most:.6g}, or nothing to do",
+            do="lower the bound",
+        )
     plan = {
         "bundle": bundle.digest,
         "data": dataset.digest,
-        "target": msgspec.to_builtins(target),
+        "target": to_json(target),
         "steps": steps,
         "importance": importance,
         "allocation": allocation,
-        "limits": msgspec.to_builtins(Limits() if limits is None else limits),
-        "recipe": None if recipe is None else msgspec.to_builtins(recipe),
+        "limits": to_json(Limits() if limits is None else limits),
+        "recipe": None if recipe is None else to_json(recipe),
     }
     top1 = _begin(out, plan, bundle, dataset, resume=resume, device=device)
     done: list[Step] = []
@@ -168,8 +174,8 @@ def prune_run(
     return Pruned(best=current, top1=top1, steps=tuple(done), finished=True)
 
 
-def _whole(bundle: Bundle, target: Target, measure: Measure | None) -> float:
-    """What the network costs before."""
+def _cost(bundle: Bundle, target: Target, measure: Measure | None) -> float:
+    """What the network costs of what is bounded."""
     if target.of != "latency_ms":
         return costs_of(bundle.spec)[target.of]
     if measure is None:
@@ -182,6 +188,7 @@ def _whole(bundle: Bundle, target: Target, measure: Measure | None) -> float:
 def _begin(out: Path, plan: dict[str, Any], bundle: Bundle, dataset: Dataset, *, resume: bool, device: str) -> float:
     """Write what is to be done, or check that it is what was begun here; the whole network's accuracy."""
     path = out / PLAN_NAME
+    plan = msgspec.json.decode(msgspec.json.encode(plan))  # as it will be read: lists, no tuples
     if resume and path.is_file():
         before = read_json(path, what="run of prune")
         if other := [key for key, value in plan.items() if before.get(key) != value]:
@@ -213,6 +220,9 @@ def _cut(
     """Prune by one step, or read what an interrupted run pruned."""
     if folder.exists():
         return read_bundle(folder)
+    if _cost(bundle, target, measure) <= target.most:  # the step before went that far, for widths go in steps
+        bundle.write(folder)
+        return bundle
     side = store_side(bundle.spec, native_side=native_side(dataset))
     images = store(dataset, "train", side=side, channels=bundle.spec.channels)
     drawn = recipe_for(Recipe(epochs=1.0, batch_size=BATCH) if recipe is None else recipe, dataset)

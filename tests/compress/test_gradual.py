@@ -1,0 +1,175 @@
+"""Pruning with training between: steps, what is kept of them, and going on after a stop."""
+
+import json
+import signal
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from compress.tables import table
+from mobilenets.arch import BottleneckRow, ConvRow, cost
+from mobilenets.bundle import Bundle, read_bundle
+from mobilenets.compress import Limits, Pruned, Target, prune_run
+from mobilenets.compress import gradual as module
+from mobilenets.data import Dataset, open_dataset
+from mobilenets.errors import UsageError
+from mobilenets.train import Recipe
+from mobilenets.train.run import train_run
+from mobilenets.train.validate import validate_bundle
+
+SPEC = table(ConvRow(out=12, stride=2), BottleneckRow(out=12, expanded=24), ConvRow(out=24, kernel=1), classes=3)
+LIMITS = Limits(divisor=2, minimum=2)
+RECIPE = Recipe(epochs=2.0, batch_size=16, lr=0.2, precision="fp32")
+HALF = Target(of="mult_adds", most=0.5, relative=True)
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A folder of 60 images, dark, middling and bright."""
+    root = tmp_path_factory.mktemp("shades")
+    rng = np.random.default_rng(0)
+    for label, level in (("bright", 200), ("dark", 60), ("middling", 130)):
+        (root / label).mkdir()
+        for number in range(20):
+            noise = rng.normal(level, 20, size=(8, 8, 3))
+            Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(root / label / f"{number}.png")
+    return open_dataset(root)
+
+
+@pytest.fixture(scope="module")
+def whole(shades: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    recipe = msgspec.structs.replace(RECIPE, epochs=12.0, lr=1.0)
+    return train_run(SPEC, shades, recipe, out=tmp_path_factory.mktemp("whole"), device="cpu").best
+
+
+def run(whole: Bundle, shades: Dataset, out: Path, **changes: object) -> Pruned:
+    told = {"recipe": RECIPE, "steps": 2, "limits": LIMITS, "device": "cpu", **changes}
+    return prune_run(whole, shades, told.pop("target", HALF), out=out, **told)
+
+
+def test_every_step_cuts_by_the_same_factor_and_is_told_with_its_accuracy(
+    whole: Bundle, shades: Dataset, tmp_path: Path
+) -> None:
+    made = run(whole, shades, tmp_path)
+    before = cost(whole.spec).mult_adds
+    first, last = made.steps
+    assert 0.5**0.5 * 0.85 * before < first.mult_adds <= 0.5**0.5 * before
+    assert 0.4 * before < last.mult_adds <= 0.5 * before
+    assert made.finished
+    assert cost(made.best.spec).mult_adds == last.mult_adds
+    assert [entry["step"] for entry in made.best.history] == ["train", "prune", "train", "prune", "train"]
+    assert read_bundle(tmp_path / "best").digest == made.best.digest
+    assert made.top1 == validate_bundle(whole, shades, split="val", device="cpu").top1
+    assert last.trained_top1 == pytest.approx(validate_bundle(made.best, shades, split="val", device="cpu").top1)
+    assert last.trained_top1 > 0.8
+    assert json.loads((tmp_path / "step-2" / "step.json").read_text())["top1"] == last.top1
+
+
+def test_without_a_recipe_nothing_is_trained(whole: Bundle, shades: Dataset, tmp_path: Path) -> None:
+    made = run(whole, shades, tmp_path, recipe=None, importance="l1", allocation="uniform")
+    assert [step.trained_top1 for step in made.steps] == [None, None]
+    assert [entry["step"] for entry in made.best.history] == ["train", "prune", "prune"]
+    assert made.best.history[-1]["recalibration_images"] > 0
+
+
+def test_a_run_that_was_stopped_anywhere_ends_bit_equal(
+    whole: Bundle, shades: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = run(whole, shades, tmp_path / "straight")
+    out = tmp_path / "stopped"
+    train, cut, validate = module.train_run, module.prune, module.validate_bundle
+    calls = {"train": 0, "prune": 0, "validate": 0}
+
+    def once(name: str, number: int, call, stop):
+        def counted(*given, **named):
+            calls[name] += 1
+            if calls[name] == number:
+                stop()
+            return call(*given, **named)
+
+        return counted
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    stops = 0
+    with monkeypatch.context() as patch:
+        # In the first cut, after it, at the beginning of a training, in the second cut, and once by Ctrl-C while
+        # training, which the loop answers by itself.
+        patch.setattr(module, "prune", once("prune", 1, once("prune", 3, cut, killed), killed))
+        patch.setattr(module, "validate_bundle", once("validate", 2, validate, killed))
+        patch.setattr(module, "train_run", once("train", 1, train, killed))
+        for _ in range(8):
+            try:
+                made = run(whole, shades, out, resume=True)
+            except KeyboardInterrupt:
+                stops += 1
+                continue
+            break
+    assert stops >= 3
+    assert made.finished
+    assert made.best.digest == straight.best.digest
+    assert made.steps == straight.steps
+    again = run(whole, shades, out, resume=True)
+    assert again.best.digest == straight.best.digest
+
+
+def test_ctrl_c_while_training_keeps_everything_and_the_same_call_goes_on(
+    whole: Bundle, shades: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mobilenets.train.loader import Batches
+
+    distort = Batches.distort
+
+    def interrupt(self, images, *, step: int):
+        if step == 3 and images.requires_grad is False and (tmp_path / "step-1" / "train").exists():
+            signal.raise_signal(signal.SIGINT)
+        return distort(self, images, step=step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "distort", interrupt)
+        stopped = run(whole, shades, tmp_path)
+    assert not stopped.finished
+    assert stopped.steps == ()
+    assert not (tmp_path / "best").exists()
+    assert run(whole, shades, tmp_path, resume=True).finished
+
+
+def test_another_run_in_the_folder_is_refused(whole: Bundle, shades: Dataset, tmp_path: Path) -> None:
+    run(whole, shades, tmp_path, recipe=None, steps=1)
+    with pytest.raises(UsageError, match="not the same as then: steps, importance"):
+        run(whole, shades, tmp_path, recipe=None, steps=2, importance="l2", resume=True)
+
+
+def test_what_cannot_be_is_refused(whole: Bundle, shades: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to do"):
+        run(whole, shades, tmp_path, target=Target(of="mult_adds", most=1e9))
+    with pytest.raises(UsageError, match="0 steps"):
+        run(whole, shades, tmp_path, steps=0)
+    with pytest.raises(UsageError, match="no way to measure"):
+        run(whole, shades, tmp_path, target=Target(of="latency_ms", most=1.0))
+    other = msgspec.structs.replace(whole.preprocess)
+    renamed = Bundle(spec=whole.spec, task="classify", labels=("a", "b", "c"), preprocess=other, tensors=whole.tensors)
+    with pytest.raises(UsageError, match="labels that are not those of the bundle"):
+        run(renamed, shades, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_step_that_is_there_already_cuts_nothing(whole: Bundle, shades: Dataset, tmp_path: Path) -> None:
+    coarse = Limits(divisor=12, minimum=12)
+    made = run(
+        whole,
+        shades,
+        tmp_path,
+        recipe=None,
+        steps=6,
+        limits=coarse,
+        target=Target(of="parameters", most=0.8, relative=True),
+    )
+    sizes = [step.parameters for step in made.steps]
+    assert len(sizes) == 6
+    assert len(set(sizes)) < 6
+    assert sizes == sorted(sizes, reverse=True)
