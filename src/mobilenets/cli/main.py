@@ -35,6 +35,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "val": ("val", "Measure how often a model is right."),
         "predict": ("predict", "Say what is in images."),
         "fit": ("fit", "Find, train and export the best network for a budget."),
+        "prune": ("prune", "Take the least important channels out of a network."),
         "export": ("export", "Make a file that runs without torch, and check its answers."),
         "bench": ("bench", "Measure how fast artifacts answer here."),
     }

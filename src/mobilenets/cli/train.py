@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .params import DURATION, SETTING, is_bundle
+from .params import DURATION, SETTING, is_bundle, typed_again
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -98,7 +98,7 @@ def command(
         folder = out or newest_run_folder("train", label)
     else:
         folder = _unused(out) if out is not None else new_run_folder("train", label)
-    again = _command_line(context)
+    again = typed_again(context)
     try:
         outcome = train_run(
             start,
@@ -166,19 +166,6 @@ def _unused(out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} holds something already", wanted="a new folder", do="name another, or give --resume")
     return out
-
-
-def _command_line(context: click.Context) -> str:
-    """The command as it could be typed again, without what says where and whether to resume."""
-    words = ["mobilenets", "train"]
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if isinstance(parameter, click.Argument):
-            words.append(str(value))
-        elif parameter.name not in ("out", "name", "resume", "as_json") and value not in (None, (), parameter.default):
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [parameter.opts[-1], "=".join(one) if isinstance(one, tuple) else str(one)]
-    return shlex.join(words)
 
 
 def _go_on(again: str, folder: Path) -> str:
