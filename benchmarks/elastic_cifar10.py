@@ -1,0 +1,140 @@
+"""One elastic training against one training for each width: accuracy of each, and what they cost, on CIFAR-10.
+
+python benchmarks/elastic_cifar10.py CIFAR_FOLDER [--epochs E] [--arch MODEL] [--widths W] [--images N] [--seed S] ...
+
+CIFAR_FOLDER has train/ and test/ with one folder of images per class; with --images only so many of each class teach.
+Every width of the list is trained alone, and all of them at once, with one recipe, one seed and as many epochs, one
+process after the other on this machine; each trained network, and each slice, is judged on all of test/ by the weights
+at the end of its schedule. Seconds are those of the training loop with its validations. Processor seconds are of the
+whole process, for the elastic one with the grid it measures at the end, and say more where the machine is shared.
+With --out, what is there already is not trained again.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rows import append
+
+
+def run(*words: str) -> tuple[dict, float]:
+    """What a verb prints with --json, and the processor seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "mobilenets", *words, "--json"], check=True, stdout=subprocess.PIPE)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return json.loads(done.stdout), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def subset(source: Path, out: Path, *, images: int) -> Path:
+    """A folder of links to some images of each class of train/, drawn with a fixed seed, and to all of test/."""
+    rng = np.random.default_rng(0)
+    for folder in sorted(path for path in (source / "train").iterdir() if path.is_dir()):
+        files = sorted(folder.iterdir())
+        to = out / "train" / folder.name
+        to.mkdir(parents=True)
+        for index in rng.permutation(len(files))[:images].tolist():
+            (to / files[index].name).symlink_to(files[index].resolve())
+    (out / "test").symlink_to((source / "test").resolve())
+    return out
+
+
+def trained(out: Path, *words: str) -> dict:
+    """Train into `out`, unless it was done before: seconds of both kinds, and what the verb said."""
+    told = out / "benchmark.json"
+    if not told.exists():
+        begun = time.monotonic()
+        said, processor = run(*words, "-o", str(out))
+        facts = {"seconds": said["rows"][-1]["seconds"], "processor_seconds": processor}
+        facts |= {"whole_seconds": time.monotonic() - begun, "model": said["model"], "grid": said.get("grid", [])}
+        told.write_text(json.dumps(facts))
+    return json.loads(told.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", type=Path)
+    parser.add_argument("--epochs", default="20")
+    parser.add_argument("--arch", default="mobilenet_v2")
+    parser.add_argument("--widths", default="0.25,0.5,0.75,1.0", help="those that are trained alone")
+    parser.add_argument("--range", help="of the elastic training; default: those widths only")
+    parser.add_argument("--resolutions", help="of the elastic training; the widths alone are trained at 32")
+    parser.add_argument("--images", type=int, help="of each class to train on; default: all")
+    parser.add_argument("--seed", default="0")
+    parser.add_argument("--set", action="append", default=[], help="one field of the recipe, for all trainings")
+    parser.add_argument("--policy", action="append", default=[], help="one field of the elastic policy")
+    parser.add_argument("--out", type=Path, help="keep the runs here")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = given.out or Path(folder)
+        data = given.cifar.resolve()
+        if given.images is not None:
+            data = root / f"cifar{given.images}"
+            data = data if data.exists() else subset(given.cifar, data, images=given.images)
+        measure(given, root.resolve(), str(data))
+
+
+def measure(given: argparse.Namespace, root: Path, data: str) -> None:
+    alphas = sorted(float(word) for word in given.widths.split(","))
+    recipe = ["--epochs", given.epochs, "--seed", given.seed, *(w for field in given.set for w in ("--set", field))]
+    shares = [word for field in given.policy for word in ("--policy", field)]
+    if given.resolutions:
+        shares += ["--resolutions", given.resolutions]
+    # Whoever is first decodes the images for all; that is nobody's training.
+    trained(root / "warm", "train", given.arch, data, "--alpha", f"{alphas[0]:g}", "--epochs", "0.01")
+    words = ["elastic", data, "--arch", given.arch, "--widths", given.range or given.widths, *recipe, *shares]
+    together = trained(root / "elastic", *words)
+    alone = {}
+    for alpha in alphas:
+        out = root / f"alone-{alpha:g}"
+        alone[alpha] = trained(out, "train", given.arch, data, "--alpha", f"{alpha:g}", *recipe)
+    widths = []
+    for alpha in alphas:
+        cut = root / f"slice-{alpha:g}"
+        if not cut.exists():
+            run("slice", str(root / "elastic" / "last"), "--alpha", f"{alpha:g}", "--data", data, "-o", str(cut))
+        by_itself, _ = run("val", str(root / f"alone-{alpha:g}" / "last"), data, "--split", "test")
+        sliced, _ = run("val", str(cut), data, "--split", "test")
+        widths.append(
+            {
+                "alpha": alpha,
+                "alone": {k: by_itself[k] for k in ("top1", "top1_low", "top1_high")},
+                "slice": {k: sliced[k] for k in ("top1", "top1_low", "top1_high")},
+                "points": round(100 * (sliced["top1"] - by_itself["top1"]), 2),
+                "alone_seconds": round(alone[alpha]["seconds"], 1),
+                "alone_processor_seconds": round(alone[alpha]["processor_seconds"], 1),
+            }
+        )
+    n = sliced["n"]
+    seconds = sum(one["seconds"] for one in alone.values())
+    processor = sum(one["processor_seconds"] for one in alone.values())
+    append(
+        "elastic_cifar10",
+        {
+            "arch": given.arch,
+            "epochs": float(given.epochs),
+            "images_per_class": given.images,
+            "seed": int(given.seed),
+            "recipe_fields": given.set,
+            "policy_fields": given.policy,
+            "elastic_widths": given.range or given.widths,
+            "elastic_resolutions": given.resolutions,
+            "test_images": n,
+            "widths": widths,
+            "worst_points": min(width["points"] for width in widths),
+            "elastic_seconds": round(together["seconds"], 1),
+            "elastic_processor_seconds": round(together["processor_seconds"], 1),
+            "ratio_seconds": round(together["seconds"] / seconds, 3),
+            "ratio_processor_seconds": round(together["processor_seconds"] / processor, 3),
+            "grid": together["grid"],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
