@@ -36,6 +36,8 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "predict": ("predict", "Say what is in images."),
         "fit": ("fit", "Find, train and export the best network for a budget."),
         "prune": ("prune", "Take the least important channels out of a network."),
+        "elastic": ("elastic", "Train one set of weights for every width and resolution."),
+        "slice": ("slice", "Take one width and resolution out of an elastic bundle."),
         "export": ("export", "Make a file that runs without torch, and check its answers."),
         "bench": ("bench", "Measure how fast artifacts answer here."),
     }
