@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 Task = Literal["classify"]
-Format = Literal["onnx", "openvino", "tflite"]
+Format = Literal["onnx", "openvino", "tflite", "executorch", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Resize = Literal["shorter_side", "stretch"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mobilenets
+from mobilenets.runtime import ENGINES
 
 ROOT = Path(mobilenets.__file__).parent
 
@@ -92,13 +93,29 @@ def test_the_arrows_have_no_circle() -> None:
             del waiting[name]
 
 
-@pytest.mark.parametrize("package", [name for name in FIELD if (ROOT / name).is_dir()])
+def test_only_engines_that_are_torch_name_it_in_the_field() -> None:
+    """They say so in the table, and are imported when such a file is opened; on a board none is."""
+    homes = {entry.home.partition(":")[0] for entry in ENGINES.values() if entry.needs_torch}
+    naming = {path.stem for path in (ROOT / "runtime").rglob("*.py") if _names_torch(path)}
+    assert naming == homes
+    for path in (ROOT / "runtime").rglob("*.py"):
+        imported = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        assert not {home for home in homes for module in imported if module and module.endswith(home)}, path
+
+
+def _names_torch(path: Path) -> bool:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        if {name.split(".")[0] for name in names} & {"torch", "torchvision"}:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("package", [name for name in FIELD if (ROOT / name).is_dir() and name != "runtime"])
 def test_the_field_names_no_torch(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert not [n for n in names if n.split(".")[0] in ("torch", "torchvision")], path
+        assert not _names_torch(path), path
 
 
 @pytest.mark.parametrize("name", MODULES)

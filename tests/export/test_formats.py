@@ -1,5 +1,6 @@
 """Every format in every precision that the table claims, for a network of every family."""
 
+import io
 import json
 import typing
 from pathlib import Path
@@ -16,7 +17,12 @@ from mobilenets.export.gate import reference_logits
 from mobilenets.records import Format, Precision
 from mobilenets.runtime import engines_for, is_installed, open_artifact, read_artifact
 
-PAIRS = [pytest.param(*pair, marks=needs(pair[0]), id="-".join(pair)) for pair in FORMATS]
+PAIRS = [
+    pytest.param(
+        *pair, marks=[needs(pair[0]), *([pytest.mark.slow] if pair[0] == "executorch" else [])], id="-".join(pair)
+    )
+    for pair in FORMATS
+]
 FLOATS = [pytest.param(*pair, marks=needs(pair[0]), id="-".join(pair)) for pair in FORMATS if pair[1] != "int8"]
 FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_conv_small")
 # Untrained networks pass every rounding on and are never sure of anything; how close a trained one must stay is the
@@ -27,6 +33,12 @@ UNTRAINED = {
     "bf16": Limits(logits=2.5, agreement=0.5, drop=0.5),
     "int8": Limits(logits=9.0, agreement=0.2, drop=0.8),
 }
+
+
+def _slow(format: Format, base: str) -> list[pytest.MarkDecorator]:
+    """Traced programs take seconds to make, lowered ones a minute: one family of the former is enough for every day."""
+    often = format not in ("pt2", "executorch") or (format == "pt2" and base == "mobilenet_v3_small")
+    return [] if often else [pytest.mark.slow]
 
 
 def _exported(base: str, folder: Path, *, format: Format, precision: Precision, side: int = 32) -> None:
@@ -51,8 +63,14 @@ def _exported(base: str, folder: Path, *, format: Format, precision: Precision, 
             assert np.corrcoef(answered.ravel(), expected.ravel())[0, 1] > (0.9 if precision == "int8" else 0.99)
 
 
-@pytest.mark.parametrize("base", FAMILIES)
-@pytest.mark.parametrize(("format", "precision"), PAIRS)
+@pytest.mark.parametrize(
+    ("format", "precision", "base"),
+    [
+        pytest.param(*pair, base, marks=[needs(pair[0]), *_slow(pair[0], base)], id="-".join((*pair, base)))
+        for pair in FORMATS
+        for base in FAMILIES
+    ],
+)
 def test_every_claimed_file_of_every_family_answers_like_its_network(
     format: Format, precision: Precision, base: str, tmp_path: Path
 ) -> None:
@@ -103,10 +121,31 @@ def _tflite_facts(made: Made) -> dict[str, str]:
     return facts
 
 
+def _pt2_facts(made: Made) -> dict[str, str]:
+    import torch
+
+    from mobilenets.runtime.engines.torch_export import FACTS_FILE
+
+    files = {FACTS_FILE: ""}
+    torch.export.load(io.BytesIO(made["model.pt2"]), extra_files=files)
+    facts: dict[str, str] = json.loads(files[FACTS_FILE])
+    return facts
+
+
+def _executorch_facts(made: Made) -> dict[str, str]:
+    runtime = pytest.importorskip("executorch.runtime", reason="executorch is not installed here")
+    program = runtime.Runtime.get().load_program(made["model.pte"])
+    (told,) = program.load_method("mobilenets").execute([])
+    facts: dict[str, str] = json.loads(bytes(told.tolist()))
+    return facts
+
+
 FACTS: dict[Format, typing.Callable[[Made], dict[str, str]]] = {
     "onnx": _onnx_facts,
     "openvino": _openvino_facts,
     "tflite": _tflite_facts,
+    "executorch": _executorch_facts,
+    "pt2": _pt2_facts,
 }
 
 

@@ -17,7 +17,14 @@ from mobilenets.records import Gate
 from mobilenets.runtime import open_artifact, read_artifact
 
 # Every file that may be made; int8 has tests of its own below, for what breaks it is its calibration.
-PAIRS = [pytest.param(pair, marks=needs(pair[0])) for pair in formats.FORMATS if pair[1] != "int8"]
+# Lowering for ExecuTorch takes a minute.
+PAIRS = [
+    pytest.param(
+        pair, marks=[needs(pair[0]), *([pytest.mark.slow] if pair[0] == "executorch" else [])], id="-".join(pair)
+    )
+    for pair in formats.FORMATS
+    if pair[1] != "int8"
+]
 
 
 def sure_of(bundle: Bundle, pixels: np.ndarray, *, count: int) -> np.ndarray:

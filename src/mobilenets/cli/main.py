@@ -57,6 +57,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "onnx": "export",
         "openvino": "openvino",
         "ai_edge_litert": "litert",
+        "executorch": "executorch",
     }
 )
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: not to be mistaken for a failed check

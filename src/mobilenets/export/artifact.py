@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ..arch.cost import cost
 from ..bench import measure_all
@@ -14,7 +17,7 @@ from ..bundle import Bundle
 from ..errors import FileFormatError, UnknownNameError
 from ..files import new_folder, write_json
 from ..records import Artifact, Format, Gate, Precision, to_json
-from ..runtime import DEFAULT_ENGINES, ENGINES, open_artifact, run_batches
+from ..runtime import DEFAULT_ENGINES, ENGINES, is_installed, open_artifact, run_batches
 from .formats import FORMATS, Calibration
 from .gate import GateImages, Limits, check, gates_of, reference_logits
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME
@@ -59,7 +62,7 @@ def export(
     gates: tuple[Gate, ...] = ()
     with new_folder(out) as part:
         artifact = _write(bundle, part, format=format, precision=precision, calibration=calibration)
-        answered = run_batches(open_artifact(part).engine, images.images, batch_size=GATE_BATCH)
+        answered = _answers(artifact, part, images)
         gates = gates_of(reference_logits(bundle, images.images), answered, images, limits)
         check(gates, what=f"{artifact.file} ({precision})")
         if limits.speedup is not None and faster_than is not None:
@@ -122,10 +125,23 @@ def _write(
     return artifact
 
 
+def _answers(artifact: Artifact, folder: Path, images: GateImages) -> NDArray[np.float32]:
+    """Logits (N, classes) by the format's own engine; by the converter's environment where it is there only."""
+    if artifact.format == "executorch" and not is_installed("executorch"):
+        from .outside import answers_outside
+
+        return answers_outside(artifact, folder, images.images)
+    return run_batches(open_artifact(folder).engine, images.images, batch_size=GATE_BATCH)
+
+
 def _versions(format: Format) -> dict[str, str]:
     """Of what had a hand in the file and in its answers before the gate."""
     package = ENGINES[DEFAULT_ENGINES[format]].package.replace("_", "-")  # ai_edge_litert comes as ai-edge-litert
-    return {name: metadata.version(name) for name in ("mobilenets", "onnx", package, "numpy")}
+    versions = {}
+    for name in ("mobilenets", "onnx", package, "torch", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # a converter in an environment of its own
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _speed_gate(slow: Path, fast: Path, limit: float, *, threads: int | None) -> Gate:

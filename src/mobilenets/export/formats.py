@@ -108,6 +108,29 @@ def _tflite_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
     return {"model.tflite": to_tflite(_graph(bundle), facts=facts_of(bundle), half=True)}
 
 
+def _executorch_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Float32; `calibration` is not looked at."""
+    from .outside import to_executorch  # torch takes seconds to import, and the other formats need none
+
+    return {"model.pte": to_executorch(bundle, facts=facts_of(bundle))}
+
+
+def _pt2_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Float32; `calibration` is not looked at."""
+    from .torch_program import to_pt2
+
+    return {"model.pt2": to_pt2(bundle, facts=facts_of(bundle))}
+
+
+def _pt2_bf16(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Kept and computed in bfloat16; `calibration` is not looked at."""
+    import torch
+
+    from .torch_program import to_pt2
+
+    return {"model.pt2": to_pt2(bundle, facts=facts_of(bundle), dtype=torch.bfloat16)}
+
+
 FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
     {
         ("onnx", "fp32"): _onnx_fp32,
@@ -119,5 +142,8 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("openvino", "int8"): _openvino_int8,
         ("tflite", "fp32"): _tflite_fp32,
         ("tflite", "fp16"): _tflite_fp16,
+        ("executorch", "fp32"): _executorch_fp32,
+        ("pt2", "fp32"): _pt2_fp32,
+        ("pt2", "bf16"): _pt2_bf16,
     }
 )

@@ -15,7 +15,8 @@ def facts_of(bundle: Bundle) -> dict[str, str]:
     `task`, `network` and `bundle` (its digest).
 
     ONNX keeps them among `metadata_props` as "mobilenets.labels" and so on, OpenVINO as rt_info below "mobilenets",
-    LiteRT as one JSON object in the metadata entry "mobilenets".
+    LiteRT as one JSON object in the metadata entry "mobilenets", torch as the extra file "mobilenets.json", and
+    ExecuTorch as a method "mobilenets" that returns the bytes of such an object.
     """
     return {
         "labels": json.dumps(bundle.labels, ensure_ascii=False),

@@ -85,6 +85,7 @@ class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
     formats: tuple[Format, ...]
     package: str  # what must be importable
     extra: str | None  # what brings it; None: it comes with every installation
+    needs_torch: bool = False  # no engine for a board
 
 
 def default_threads() -> int:
@@ -143,6 +144,16 @@ ENGINES: Mapping[str, EngineEntry] = MappingProxyType(
         "litert": EngineEntry(
             home="lite_rt:LiteRtEngine", formats=("tflite",), package="ai_edge_litert", extra="litert"
         ),
+        "executorch": EngineEntry(
+            home="execu_torch:ExecuTorchEngine",
+            formats=("executorch",),
+            package="executorch",
+            extra="executorch",
+            needs_torch=True,
+        ),
+        "torch": EngineEntry(
+            home="torch_export:TorchExportEngine", formats=("pt2",), package="torch", extra="train", needs_torch=True
+        ),
     }
 )
 
@@ -152,5 +163,7 @@ DEFAULT_ENGINES: Mapping[Format, str] = MappingProxyType(
         "onnx": "onnxruntime",
         "openvino": "openvino",
         "tflite": "litert",
+        "executorch": "executorch",
+        "pt2": "torch",
     }
 )
