@@ -165,7 +165,11 @@ def test_a_run_killed_at_any_moment_ends_bit_equal_to_an_uninterrupted_one(tmp_p
     resumed = run(out, epochs=12.0, rotate=5.0, cutout=0.2, resume="must")
     assert progress.step > 0
     assert same(resumed.last.tensors, whole.last.tensors)
-    assert [row.eval_top1 for row in resumed.rows] == [row.eval_top1 for row in whole.rows]
+    # How often is validated depends on how long it takes; what is found at a step does not.
+    found = {row.step: row.eval_top1 for row in whole.rows}
+    again = {row.step: row.eval_top1 for row in resumed.rows if row.step in found}
+    assert again
+    assert again == {step: found[step] for step in again}
 
 
 @pytest.mark.slow

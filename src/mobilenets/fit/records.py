@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -153,7 +153,7 @@ class FitReport(msgspec.Struct, frozen=True, kw_only=True):
     not_delivered: tuple[str, ...]  # further precisions that were tried, and what kept them out
     training: tuple[TrainingRow, ...]
     training_seconds: float
-    recipe: dict[str, str | int | float | bool | None]
+    recipe: dict[str, Any]  # the fields of a `train.Recipe`
     mistakes: tuple[Mistake, ...]
     latency_note: str  # how latencies were found: how many measured, predicted, the prediction's error
     environment: Environment
