@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from compress.tables import TABLES
 from making import patches, settled_bundle
-from mobilenets.arch import ArchSpec, cost
+from mobilenets.arch import CATALOG, ArchSpec, compose, cost
 from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.compress import Limits, Target, cut, prune, widths
 from mobilenets.errors import BudgetError, UsageError
+from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
 from mobilenets.nets import build, load_tensors
 from mobilenets.train import Recipe, forward_all
 from mobilenets.train.loader import Batches
@@ -59,6 +61,27 @@ def test_what_comes_out_is_a_smaller_bundle_like_any_other(spec: ArchSpec, impor
     assert np.isfinite(logits(again)).all()
     sizes = [(tmp_path / at / "weights.safetensors").stat().st_size for at in ("before", "after")]
     assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *TABLES.values(),
+        *(compose(base, alpha=0.25, resolution=32, classes=5) for base in sorted(CATALOG) if "paper" not in base),
+    ],
+    ids=lambda spec: spec.name,
+)
+def test_the_exported_file_of_a_pruned_network_answers_like_it(spec: ArchSpec) -> None:
+    bundle = settled_bundle(spec)
+    made = prune(bundle, Target(of="mult_adds", most=0.6, relative=True), limits=LIMITS)
+    pixels = patches(3, spec.resolution)
+    network = build(made.spec)
+    load_tensors(network, made.tensors)
+    wanted = forward_all(network, pixels, made.preprocess, device=torch.device("cpu"), dtype=torch.float32)
+    model = to_onnx(made.spec, made.tensors, made.preprocess)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = session.run(None, {INPUT_NAME: pixels})[0]
+    np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-4 * float(np.abs(wanted).max()))
 
 
 @pytest.mark.parametrize("of", ["mult_adds", "parameters", "size_mb"])
