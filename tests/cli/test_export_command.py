@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from mobilenets.export import artifact as exporting
-from mobilenets.runtime import open_artifact
+from mobilenets.runtime import DEFAULT_ENGINES, is_installed, open_artifact
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -113,8 +113,50 @@ def test_pictures_without_labels_are_enough_for_float32(trained: Path, colours: 
 def test_pictures_without_labels_are_not_enough_for_int8(trained: Path, colours: Path, run: Run) -> None:
     code, _, err = run("export", trained / "best", "--images", colours, "--precision", "int8")
     assert code == 2
-    assert "for float32, --images with pictures is enough" in err
+    assert "for all but int8, --images with pictures is enough" in err
     assert run("export", trained / "best", "--images", colours, "--data", colours)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "file"),
+    [("onnx", "fp16", "model.onnx"), ("tflite", "fp32", "model.tflite"), ("openvino", "fp16", "model.xml")],
+)
+def test_other_formats_are_a_matter_of_one_option_and_predict_runs_them(
+    format: str, precision: str, file: str, trained: Path, colours: Path, run: Run
+) -> None:
+    if not is_installed(DEFAULT_ENGINES[format]):
+        pytest.skip(f"{DEFAULT_ENGINES[format]} is not installed")
+    arguments = ("--data", colours, "--format", format, "--precision", precision, "--json")
+    code, out, _ = run("export", trained / "best", *arguments)
+    assert code == 0
+    content = json.loads(out)
+    assert (content["file"], content["precision"], content["fp32"]) == (file, precision, None)
+    name = f"tiny-{precision}" if format == "onnx" else f"tiny-{format}-{precision}"
+    assert Path(content["artifact"]) == Path("runs/export") / name
+    code, out, _ = run("predict", content["artifact"], next(colours.glob("red/*.png")), "--top-k", 1)
+    assert (code, len(out.splitlines())) == (0, 2)
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
+@pytest.mark.parametrize("times", [(2.0, 1.0), (1.0, 2.0)])
+def test_bfloat16_has_to_be_faster_than_float32_too(
+    times: tuple[float, float], trained: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "measure_all", timed(*times))
+    arguments = ("--images", colours, "--format", "openvino", "--precision", "bf16", "-o", "rose")
+    code, out, err = run("export", trained / "best", *arguments)
+    if "this processor has no bfloat16" in err:
+        pytest.skip("this processor has no bfloat16")
+    assert code == (0 if times[0] > times[1] else 1)
+    assert ("beside it, as float32: rose-fp32" in out) == (code == 0)
+    assert Path("rose").exists() == (code == 0)
+
+
+def test_a_pair_that_cannot_be_made_is_told_with_those_that_can(trained: Path, colours: Path, run: Run) -> None:
+    code, _, err = run("export", trained / "best", "--data", colours, "--format", "tflite", "--precision", "bf16")
+    assert code == 2
+    assert "tflite fp16" in err
+    assert not Path("runs").exists()
 
 
 def test_a_single_picture_is_too_little_to_hold_a_file_against(trained: Path, colours: Path, run: Run) -> None:

@@ -26,7 +26,7 @@ __all__ = ["command"]
 @click.command(name="export", short_help="Make a file that runs without torch, and check its answers.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", metavar="DATA", help="The data it was trained on: folder, digits or cifar10.")
-@click.option("--images", metavar="IMAGES", help="Instead: pictures without labels (folder or pattern); float32 only.")
+@click.option("--images", metavar="IMAGES", help="Instead: pictures without labels (folder or pattern); not for int8.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the artifact.")
 @click.option(
     "--format",
@@ -37,7 +37,7 @@ __all__ = ["command"]
     help="A file that runs, or the weights by the names of another library.",
 )
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True)
-@click.option("--threads", type=int, metavar="N", help="For int8's speed.  [default: the cores, at most 4]")
+@click.option("--threads", type=int, metavar="N", help="For measuring speed.  [default: the cores, at most 4]")
 @click.option("--json", "as_json", is_flag=True, help="The artifact's record, gates included, as one JSON object.")
 def command(
     bundle: Path,
@@ -65,6 +65,11 @@ def command(
         mobilenets export runs/train/mobilenet_v2-flowers/best --data flowers/ -o rose-int8 --precision int8
 
     \b
+    For other engines: OpenVINO, LiteRT (phones, boards), ExecuTorch, torch itself:
+        mobilenets export BUNDLE --data flowers/ -o rose-ov --format openvino --precision bf16
+        mobilenets export BUNDLE --data flowers/ -o rose-tflite --format tflite --precision fp16
+
+    \b
     Imported weights, held against pictures that nobody labelled:
         mobilenets export v2 --images holiday/ -o v2-onnx
 
@@ -72,8 +77,11 @@ def command(
     The weights alone, for other people's code; held against that library itself, where it is installed:
         mobilenets export v2 --format timm -o v2.safetensors
 
-    With int8, the float32 artifact it was measured against stays beside it (here: rose-fp32). Without -o, the folder is
-    runs/export/NAME-PRECISION.
+    fp16 keeps weights in half the size and computes in float32; bf16 computes in bfloat16, which the processor has to
+    have; int8 is both smaller and faster, or it is refused. With bf16 and int8, the float32 artifact that they were
+    measured against stays beside them (here: rose-fp32). Without -o, the folder is runs/export/NAME-PRECISION.
+
+    ExecuTorch is heavy: MOBILENETS_CONVERTER_PYTHON may name the Python of another environment that has it.
     """
     from ..errors import UsageError
 
@@ -84,21 +92,29 @@ def command(
         return
     if data is not None and images is not None:
         raise click.UsageError("--data and --images both say what the file is held against; give one")
-    if data is None and (images is None or precision != "fp32"):
+    if data is None and (images is None or precision == "int8"):
         raise UsageError(
             "there is no --data",
             wanted="the images the model was trained on: the file must answer like the network on real images, for on"
             " noise even a wrong one may, and int8 reads its value ranges from them",
-            do="give --data DATA, as for mobilenets train; for float32, --images with pictures is enough",
+            do="give --data DATA, as for mobilenets train; for all but int8, --images with pictures is enough",
         )
     from ..bundle import read_bundle
     from ..data import open_dataset
+    from ..export import maker_of
     from ..runs import new_run_folder, run_name
 
+    maker_of(format_, precision)  # what cannot be made is told before images are read
     read = read_bundle(bundle)
     dataset = None if data is None else open_dataset(data)
     held = _pictures(read, images or "") if dataset is None else _gate_images(read, dataset)
-    folder = _replaceable(out) if out is not None else new_run_folder("export", run_name(read.spec.name, precision))
+    folder = (
+        _replaceable(out)
+        if out is not None
+        else new_run_folder(
+            "export", run_name(read.spec.name, precision if format_ == "onnx" else f"{format_}-{precision}")
+        )
+    )
     try:
         artifact, beside = _export(
             read, folder, dataset=dataset, images=held, format_=format_, precision=precision, threads=threads
@@ -135,12 +151,12 @@ def _export(
     threads: int | None,
 ) -> tuple[Artifact, Path | None]:
     """The artifact, and where the float32 one is that it was measured against."""
-    from ..export import export
+    from ..export import Limits, export
     from ..export.images import calibration_images
     from ..progress import say
 
-    if precision == "fp32" or dataset is None:
-        return export(bundle, folder, images=images, format=format_), None
+    if Limits.of(precision).speedup is None:
+        return export(bundle, folder, images=images, format=format_, precision=precision), None
     beside = folder.with_name(folder.name.removesuffix(f"-{precision}") + "-fp32")
     if not _is_fp32_of(bundle, beside, format_=format_):
         export(bundle, _replaceable(beside), images=images, format=format_)
@@ -151,7 +167,7 @@ def _export(
         images=images,
         format=format_,
         precision=precision,
-        calibration=calibration_images(dataset, bundle.preprocess),
+        calibration=calibration_images(dataset, bundle.preprocess) if dataset and precision == "int8" else None,
         faster_than=beside,
         threads=threads,
     )

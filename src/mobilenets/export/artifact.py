@@ -18,11 +18,11 @@ from ..errors import FileFormatError, UnknownNameError
 from ..files import new_folder, write_json
 from ..records import Artifact, Format, Gate, Precision, to_json
 from ..runtime import DEFAULT_ENGINES, ENGINES, is_installed, open_artifact, run_batches
-from .formats import FORMATS, Calibration
+from .formats import FORMATS, Calibration, Maker
 from .gate import GateImages, Limits, check, gates_of, reference_logits
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME
 
-__all__ = ["describe", "export", "write_ungated"]
+__all__ = ["describe", "export", "maker_of", "write_ungated"]
 
 GATE_BATCH = 16  # more than one: a file that is right for one image only must not pass
 SPEED_SECONDS = 3.0
@@ -85,6 +85,17 @@ def write_ungated(
         return _write(bundle, part, format="onnx", precision=precision, calibration=calibration)
 
 
+def maker_of(format: Format, precision: Precision) -> Maker:
+    """What makes files of that format in that precision.
+
+    Raises:
+        UnknownNameError: nothing does; names the pairs that there are.
+    """
+    if (format, precision) not in FORMATS:
+        raise UnknownNameError("format", f"{format} {precision}", known=[" ".join(pair) for pair in FORMATS])
+    return FORMATS[format, precision]
+
+
 def describe(artifact: Artifact) -> str:
     """The gates in one line each."""
     words = {"at_most": "<=", "at_least": ">="}
@@ -94,9 +105,7 @@ def describe(artifact: Artifact) -> str:
 def _write(
     bundle: Bundle, folder: Path, *, format: Format, precision: Precision, calibration: Calibration | None
 ) -> Artifact:
-    if (format, precision) not in FORMATS:
-        raise UnknownNameError("format", f"{format} {precision}", known=[" ".join(pair) for pair in FORMATS])
-    made = FORMATS[format, precision](bundle, calibration)
+    made = maker_of(format, precision)(bundle, calibration)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
     for name, content in made.items():
         (folder / name).write_bytes(content)
