@@ -130,6 +130,8 @@ def test_resuming_another_run_is_refused(spec: Path, colours: Path, run: Run) ->
         (["--lr", "1", "--set", "lr=2"], "--set lr repeats an option"),
         (["--set", "learning_rate=2"], "learning_rate"),
         (["--set", "cutout=2"], "cutout = 2.0"),
+        (["--freeze", "half"], "a number of stages"),
+        (["--freeze", "9"], "tiny has 1 stages"),
         (["--set", "cutout"], "write key=value"),
         (["--time", "soon"], "write 90s"),
         (["--resume"], "there is no run"),

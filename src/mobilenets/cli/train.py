@@ -30,6 +30,9 @@ __all__ = ["command"]
 @click.option("--lr", type=float, help="Learning rate for a batch of 256; scaled with the batch.  [default: 0.4]")
 @click.option("--seed", type=int, help="Of weights, order and augmentation; splits stay the same.  [default: 0]")
 @click.option("--recipe", metavar="R", help="v1, v2, v3, v4 (the papers'), short, or a file of YAML.  [default: short]")
+@click.option(
+    "--freeze", metavar="F", help="Rows that keep their weights: backbone, N stages from the stem, or rows:N."
+)
 @click.option("--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field; may be repeated.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one.")
@@ -49,6 +52,7 @@ def command(
     lr: float | None,
     seed: int | None,
     recipe: str | None,
+    freeze: str | None,
     settings: tuple[tuple[str, str], ...],
     device: str,
     out: Path | None,
@@ -73,6 +77,11 @@ def command(
         mobilenets train mobilenet_v1 cifar10 --recipe mine.yaml --set cutout=0.25
 
     \b
+    From weights that know something, the classifier alone or all of it with lower rates near the stem:
+        mobilenets train runs/train/mobilenet_v2-cifar10/best flowers/ --freeze backbone --time 2m
+        mobilenets train imported/ flowers/ --lr 0.05 --set layer_decay=0.8
+
+    \b
     Once stopped (Ctrl-C keeps everything), the same command goes on:
         mobilenets train mobilenet_v2 flowers/ --time 20m --resume
 
@@ -88,7 +97,7 @@ def command(
     followed = _recipe(
         recipe,
         dict(settings),
-        {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed},
+        {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed, "freeze": freeze},
     )
     start = _start(model)
     dataset = open_dataset(data)

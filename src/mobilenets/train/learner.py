@@ -15,6 +15,7 @@ from .judge import recalibrated
 from .loader import Batches, Drawn, normalise
 from .objective import Batch, MakeObjective, Setting
 from .recipe import Recipe
+from .transfer import freeze_rows, frozen_rows, train_unfrozen
 from .update import apply_recipe, follow, make_optimizer
 
 __all__ = ["Learner"]
@@ -47,6 +48,8 @@ class Learner:
         self._batches, self._recipe, self._preprocess = batches, recipe, preprocess
         self._network, self._dtype = network, dtype
         self._device = next(network.parameters()).device
+        self._frozen = frozen_rows(network.spec, recipe.freeze)
+        freeze_rows(network, self._frozen)
         weights = batches.class_weights(len(labels))
         self._class_weights = None if weights is None else torch.from_numpy(weights).to(self._device)
         apply_recipe(network, recipe, per_epoch=batches.per_epoch)
@@ -74,8 +77,8 @@ class Learner:
         # Random numbers of this step come from its number, so a resumed run draws what it would have drawn.
         torch.manual_seed(self._recipe.seed * 1_000_003 + step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self._network.train()
+            group["lr"] = rate * group["scale"]
+        train_unfrozen(self._network, self._frozen)
         loss = self.objective.learn(self._batch(drawn, step=step), step=step)
         if self._recipe.clip:
             nn.utils.clip_grad_norm_(self._learned, self._recipe.clip)

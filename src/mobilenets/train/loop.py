@@ -214,6 +214,8 @@ class _Run:
                     if on_row is not None:
                         on_row(self.progress.rows)
                     self.save()
+                elif self._due():
+                    self.save()
             except _DivergedError:
                 self._roll_back()
         if not self.progress.rows or (stopped.is_set() and self.progress.rows[-1].step != self.progress.step):
@@ -235,11 +237,15 @@ class _Run:
                 told = self.clock.seconds
                 self._take(losses)
                 say(self._line())
-            if self.clock.seconds - self.saved > CHECKPOINT_SECONDS:
+            if self.progress.batch and self._due():  # at the end of an epoch, validation may come first
                 self._take(losses)
                 self.save()
         self._take(losses)
         return done
+
+    def _due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self.clock.seconds - self.saved > CHECKPOINT_SECONDS
 
     def _share(self) -> float:
         """How much of the run is done, in [0, 1]."""
@@ -314,7 +320,7 @@ class _Run:
             eval_loss=scores["loss"],
             eval_top1=100 * scores["top1"],
             eval_top5=100 * scores["top5"],
-            lr=float(self.learner.optimizer.param_groups[0]["lr"]),
+            lr=max(float(group["lr"]) for group in self.learner.optimizer.param_groups),
             step=self.progress.step,
             seconds=self.progress.seconds,
             eval_balanced=100 * scores["balanced"],

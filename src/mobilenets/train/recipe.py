@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal
 
 import msgspec
@@ -12,6 +13,7 @@ from ..files import digest_of
 
 __all__ = ["ClassWeights", "LrScaling", "Optimizer", "Precision", "Recipe", "Sampling", "Schedule"]
 
+FREEZE = re.compile(r"none|backbone|[1-9]\d*|rows:[1-9]\d*")
 Optimizer = Literal["sgd", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "linear", "constant", "step", "exponential"]
 LrScaling = Literal["linear", "sqrt"]
@@ -50,6 +52,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     label_smoothing: float = 0.1
     dropout: float | None = None  # None: the spec's
     drop_path: float = 0.0  # stochastic depth (Huang et al. 2016): share of images for which the last row is left out
+    # What stays of the weights it starts from
+    freeze: str = "none"  # "backbone", a number of stages, or "rows:5", counted from the stem: they learn nothing
+    layer_decay: float = 1.0  # factor on the rate for each row further from the head
     # Averages
     ema: float = 0.1  # weights are averaged over about the last tenth of the steps made so far; 0: not averaged
     ema_decay: float = 0.0  # and over at most 1 / (1 - this) steps; 0: no such bound
@@ -103,6 +108,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("label_smoothing", 0 <= self.label_smoothing < 1, part),
             ("dropout", self.dropout is None or 0 <= self.dropout < 1, part),
             ("drop_path", 0 <= self.drop_path < 1, part),
+            ("freeze", bool(FREEZE.fullmatch(self.freeze)), "none, backbone, a number of stages, or rows:5"),
+            ("layer_decay", 0 < self.layer_decay <= 1, "in (0, 1]"),
             ("ema", 0 <= self.ema < 1, part),
             ("ema_decay", 0 <= self.ema_decay < 1, part),
             ("norm_momentum", 0 < momentum <= 1, 'in (0, 1] or "auto"'),

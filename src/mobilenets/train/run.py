@@ -31,6 +31,7 @@ from .machine import pick_device
 from .objective import CrossEntropy, MakeObjective
 from .pictures import draw_confusion, draw_curves, draw_samples
 from .recipe import Recipe
+from .transfer import frozen_rows
 from .validate import bundle_logits
 
 __all__ = ["train_run"]
@@ -80,6 +81,7 @@ def train_run(
     pick_device(device)  # a wrong one is told before anything is decoded or written
     begin, preprocess = _begin(start, dataset, alpha=alpha, resolution=resolution, side=side)
     spec = begin.spec if isinstance(begin, Bundle) else begin
+    frozen_rows(spec, recipe.freeze)  # likewise
     followed = recipe if keep_mirror else recipe_for(recipe, dataset)
     if followed != recipe:
         say(f"mirroring is off: in {dataset.name} a mirrored image is not of its class; mirror=true keeps it on")

@@ -12,6 +12,7 @@ from ..arch import AttentionRow, BottleneckRow, FusedRow, UniversalRow
 from ..errors import UsageError
 from ..nets import DepthwiseConv2d, Network
 from .recipe import Recipe
+from .transfer import depth_of
 
 __all__ = ["EMA_EVERY", "apply_recipe", "average", "follow", "make_optimizer"]
 
@@ -38,6 +39,9 @@ def apply_recipe(network: Network, recipe: Recipe, *, per_epoch: int = 1) -> Non
 def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Module] = ()) -> Optimizer:
     """Weight decay on full convolutions and linear layers; none on norms, biases, depthwise filters (V1, section 3.2).
 
+    Each group has a `scale`, the factor on its rate: 1, but where rates fall towards the stem. Parameters without
+    gradients are in no group.
+
     Args:
         network: what is trained.
         recipe: how.
@@ -47,10 +51,17 @@ def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Modu
         UsageError: the optimizer is unknown.
     """
     learned = nn.ModuleList([network, *beside])
-    decayed = [m.weight for m in learned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and not _depthwise(m)]
-    chosen = {id(p) for p in decayed}
-    spared = [p for p in learned.parameters() if id(p) not in chosen]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    decayed = {m.weight for m in learned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and not _depthwise(m)}
+    depths = depth_of(network) if recipe.layer_decay < 1 else {}
+    parts: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    for parameter in learned.parameters():
+        if parameter.requires_grad:
+            scale = recipe.layer_decay ** depths.get(parameter, 0)
+            parts.setdefault((scale, parameter in decayed), []).append(parameter)
+    groups = [
+        {"params": parameters, "scale": scale, "weight_decay": recipe.weight_decay if heavy else 0.0}
+        for (scale, heavy), parameters in parts.items()
+    ]
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)

@@ -57,6 +57,8 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     given = dict(settings)
     if isinstance(given.get("milestones"), str):
         given["milestones"] = [part.strip() for part in given["milestones"].strip("[]()").split(",")]
+    if isinstance(given.get("freeze"), int):  # as YAML reads a number of stages
+        given["freeze"] = str(given["freeze"])
     content = {**msgspec.to_builtins(recipe), **given}
     for one, other in (("epochs", "seconds"), ("seconds", "epochs")):
         if given.get(one) is not None and other not in given:
