@@ -36,7 +36,7 @@ ALLOWED = {
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
     "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
-    "fit": BASE | {"arch", "bundle", "nets", "data", "train", "export", "runtime", "bench"},
+    "fit": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
 }
 FIELD = ("errors", "files", "records", "progress", "metrics", "images", "imagenet", "arch", "runtime", "bench")
 NOT_ON_IMPORT = {"torch", "torchvision", "onnxruntime", "openvino", "ai_edge_litert", "executorch", "onnx", "timm"}

@@ -58,6 +58,22 @@ def test_a_fit_delivers_a_model_within_the_budget_with_proof(photos: Path, tmp_p
     assert again == report
 
 
+def test_an_elastic_fit_trains_once_and_delivers_the_best_slice(photos: Path, tmp_path: Path) -> None:
+    budget = Budget(mult_adds_m=2.0, threads=1)
+    choice = {"families": ("mobilenet_v2",), "alphas": (0.1, 0.2), "resolutions": (16, 12), "seconds": 15.0}
+    report = fit(open_folder(photos), budget, out=tmp_path, elastic=True, **choice)
+    tried = {candidate.name: candidate for candidate in report.candidates if candidate.rounds}
+    assert {(c.alpha, c.resolution) for c in tried.values()} == {(0.1, 16), (0.2, 12)}
+    assert len({c.rounds[0].seconds for c in tried.values()}) == 1  # one training for all
+    assert report.chosen in tried
+    assert tried[report.chosen].rounds[0].top1 == max(c.rounds[0].top1 for c in tried.values())
+    steps = [step["step"] for step in read_bundle(tmp_path / "bundle").history]
+    assert steps == ["train", "slice", "train"]
+    assert report.delivered[0].accuracy.top1 > 0.6
+    with pytest.raises(UsageError, match="another fit"):
+        fit(open_folder(photos), budget, out=tmp_path, **choice)
+
+
 def test_a_budget_nobody_keeps_trains_nothing_and_says_what_it_would_take(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="--mult-adds-m") as caught:
         fit(open_folder(photos), Budget(mult_adds_m=0.001), out=tmp_path, **SMALL)

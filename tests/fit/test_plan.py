@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mobilenets.arch import CATALOG
+from mobilenets.arch.narrower import narrower
 from mobilenets.bench import Latency
 from mobilenets.errors import UnknownNameError, UsageError
 from mobilenets.fit import Budget, LatencyTable, Option, options
@@ -13,6 +14,7 @@ from mobilenets.fit.candidates import ALPHAS, FAMILIES, in_order_of_promise, pro
 from mobilenets.fit.plan import candidate_of, make_plan, no_candidate, static_status, timed_status
 from mobilenets.fit.records import LatencyEstimate, RoundResult
 from mobilenets.fit.state import Plan, State
+from mobilenets.fit.together import widest_of
 
 
 def latency_of(ms: float, spread: float = 0.02) -> Latency:
@@ -235,3 +237,43 @@ def test_the_better_go_on_and_the_best_wins() -> None:
     assert state.standing(3) == (1,)
     assert state.last_top1(1) == 0.8
     assert state.last_top1(9) == 0.2
+
+
+def test_an_elastic_plan_trains_the_edge_of_the_budget_at_once() -> None:
+    made = choices(families=("mobilenet_v1", "mobilenet_v2"), alphas=(0.25, 0.5, 0.75, 1.0), resolutions=(32, 28, 24))
+    limits = {32: 0.5, 28: 0.5, 24: 0.75}  # the widest that fits at each resolution
+    fitting = [o for o in made if o.alpha <= limits[o.spec.resolution]]
+    places = {option: place for place, option in enumerate(made)}
+    arguments = {"train_images": 50_000, "seconds": 1000.0, "asked": 1000.0}
+    plan = make_plan(fitting, places, dict.fromkeys(fitting, 5000.0), elastic=True, **arguments)
+    entrants = [made[place] for place in plan.entrants]
+    assert plan.together
+    assert {(o.alpha, o.spec.resolution) for o in entrants} == {(0.5, 32), (0.75, 24)}
+    assert len({o.family for o in entrants}) == 1
+    assert sum(n * each for n, each in plan.rounds) + plan.final_seconds == pytest.approx(955.0)
+    one_by_one = make_plan(fitting, places, dict.fromkeys(fitting, 5000.0), **arguments)
+    assert not one_by_one.together
+    assert len({made[place].family for place in one_by_one.entrants}) == 2
+
+
+def test_one_width_at_the_edge_is_not_trained_together() -> None:
+    made = choices(families=("mobilenet_v2",), alphas=(0.25, 0.5), resolutions=(32, 24))
+    places = {option: place for place, option in enumerate(made)}
+    arguments = {"train_images": 50_000, "seconds": 1000.0, "asked": 1000.0}
+    speeds = dict.fromkeys(made, 5000.0)
+    plan = make_plan(made, places, speeds, elastic=True, **arguments)
+    assert plan == make_plan(made, places, speeds, **arguments)
+
+
+def test_the_widest_of_the_entrants_holds_them_all_and_learns_for_them_only() -> None:
+    made = choices(families=("mobilenet_v2",), alphas=(0.35, 0.5, 0.75), resolutions=(32, 28, 24))
+    wanted = {(0.35, 32), (0.5, 28), (0.75, 24)}
+    candidates = [candidate_of(o) for o in made if (o.alpha, o.spec.resolution) in wanted]
+    spec, policy = widest_of(candidates, classes=10)
+    assert spec.name == "mobilenet_v2_0.75_32_s8"
+    assert (policy.narrowest, policy.inner, policy.widest) == (0.35, (0.5,), 0.75)
+    assert policy.resolutions == (24, 28, 32)
+    for candidate in candidates:
+        assert narrower(spec, candidate.alpha, resolution=candidate.resolution).name == candidate.name
+    with pytest.raises(UsageError, match="with 1 widths"):
+        widest_of(candidates[:1], classes=10)

@@ -37,6 +37,7 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--precisions", callback=_words, help="That compete: fp32, int8. [default: fp32; int8 is made at the end]"
 )
+@click.option("--elastic", is_flag=True, help="Train the widths and resolutions of one family at once, not one by one.")
 @click.option("--recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="How to train, as YAML.")
 @click.option("--device", default="auto", show_default=True, help="To train on: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
@@ -53,6 +54,7 @@ def command(
     alphas: tuple[str, ...] | None,
     resolutions: tuple[str, ...] | None,
     precisions: tuple[str, ...] | None,
+    elastic: bool,
     recipe: Path | None,
     device: str,
     seed: int,
@@ -70,10 +72,12 @@ def command(
       mobilenets fit photos/ --latency-ms 10 --threads 2 --time 2h -o fitted
       mobilenets fit photos/ --size-mb 1 --precisions fp32,int8
       mobilenets fit photos/ --mult-adds-m 50 --families mobilenet_v2,mobilenet_v3_small
+      mobilenets fit photos/ --latency-ms 10 --families mobilenet_v2 --elastic
 
-    Networks are timed before any is trained, and those that keep the budget are trained by successive halving. The
-    winner is exported, compared with its network on real images, timed again and judged on held-out images. The folder
-    then holds report.html, report.json, one artifact per precision, and the bundle.
+    Networks are timed before any is trained, and those that keep the budget are trained by successive halving; with
+    --elastic, those at the edge of the budget in one family are trained at once, as one set of weights. The winner is
+    exported, compared with its network on real images, timed again and judged on held-out images. The folder then holds
+    report.html, report.json, one artifact per precision, and the bundle.
 
     Interrupted at any moment, the same command goes on where it was.
     """
@@ -109,6 +113,7 @@ def command(
         recipe=begun,
         device=device,
         command=shlex.join(["mobilenets", *sys.argv[1:]]),
+        elastic=elastic,
         **choices,  # type: ignore[arg-type]  # each is checked above
     )
     click.echo(json.dumps(to_json(report), indent=2) if as_json else summary_text(report, folder=folder), nl=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from ..errors import BudgetError, GateError, UsageError
 from ..files import digest_of
 from ..progress import say
 from ..records import Environment, Precision, Preprocess, read_record, to_json
-from ..train import EvalPixels, Outcome, Recipe, train
+from ..train import CrossEntropy, EvalPixels, MakeObjective, Outcome, Recipe, train
 from ..train.choose import native_side, preprocess_for, recipe_for, store_side
+from ..train.elastic import elastic as elastic_objective
 from .candidates import ALPHAS, FAMILIES, Option, options
 from .deliver import Delivery, deliver
 from .latency import LatencyTable
@@ -24,6 +26,7 @@ from .records import Budget, Candidate, FitReport, LatencyEstimate, RoundResult,
 from .report import REPORT_NAME, write_report
 from .speed import training_speeds
 from .state import Clock, Plan, State, open_state, save_state
+from .together import each_of, widest_of
 
 __all__ = ["fit"]
 
@@ -44,6 +47,7 @@ def fit(
     device: str = "auto",
     command: str = "",
     latencies: LatencyTable | None = None,
+    elastic: bool = False,
 ) -> FitReport:
     """Find, train, export and prove the best network within a budget.
 
@@ -66,14 +70,18 @@ def fit(
         device: to train on.
         command: what the user typed, for the report.
         latencies: where latencies come from; None: measured here with `budget.threads`.
+        elastic: train the networks at the edge of the budget, of the most promising family, all at once
+            (`train.elastic`) instead of one by one; the best of them then goes on alone.
 
     Raises:
         BudgetError: nothing keeps the budget; names the nearest network and what it would take.
         GateError: no export answered like its network.
         UsageError: `out` holds another fit, or a choice cannot be.
     """
-    run = _Fit(dataset, budget, out, seconds=seconds, recipe=recipe or Recipe(seconds=seconds), device=device)
-    asked = [list(families), list(alphas), list(resolutions or []), list(precisions)]
+    begun = recipe or Recipe(seconds=seconds)
+    run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic)
+    asked: list[object] = [list(families), list(alphas), list(resolutions or []), list(precisions)]
+    asked += ["elastic"] if elastic else []
     run.open(asked)
     if run.state.finished:
         say(f"this fit is finished; its report is {out / 'report.html'}")
@@ -88,7 +96,7 @@ def fit(
         precisions=precisions,
     )
     run.consider(choices, latencies or LatencyTable(threads=budget.threads))
-    run.halve(side)
+    run.search(side)
     return run.finish(side, command=command)
 
 
@@ -96,10 +104,10 @@ class _Fit:
     """One fit; `fit` is its only user."""
 
     def __init__(
-        self, dataset: Dataset, budget: Budget, out: Path, *, seconds: float, recipe: Recipe, device: str
+        self, dataset: Dataset, budget: Budget, out: Path, *, seconds: float, recipe: Recipe, device: str, elastic: bool
     ) -> None:
         self.dataset, self.budget, self.out = dataset, budget, out
-        self.asked_seconds, self.device = seconds, device
+        self.asked_seconds, self.device, self.elastic = seconds, device, elastic
         self.recipe = recipe_for(recipe, dataset)
         self.state = State(identity="")
         self.clock = Clock(0.0)
@@ -154,6 +162,7 @@ class _Fit:
                 train_images=len(self.dataset.split("train")),
                 seconds=self.asked_seconds - self.clock.seconds,
                 asked=self.asked_seconds,
+                elastic=self.elastic,
             )
             # A prediction may bring nobody into training: who enters is measured first.
             guessed = [choices[place] for place in plan.entrants if _predicted(candidates[place])]
@@ -165,7 +174,34 @@ class _Fit:
         self.keep(candidates=candidates, latency_note=table.note(), plan=plan)
         say(f"{len(fitting)} networks keep the budget; training {len(plan.entrants)} of them first")
 
-    def halve(self, side: int | None) -> None:
+    def search(self, side: int | None) -> None:
+        """Find the winner, as the plan says."""
+        if self._plan().together:
+            self._train_together(side)
+        else:
+            self._halve(side)
+
+    def _train_together(self, side: int | None) -> None:
+        """The one round of an elastic training, and each network out of it."""
+        plan = self._plan()
+        entrants = [self.state.candidates[place] for place in plan.entrants]
+        seconds = sum(count * each for count, each in plan.rounds)
+        if not self.state.results:
+            spec, policy = widest_of(entrants, classes=len(self.dataset.labels))
+            say(f"round 1: {len(entrants)} widths and resolutions of {spec.name} at once, for {seconds:.0f} s")
+            folder, objective = self.out / "runs" / f"{spec.name}-elastic", elastic_objective(policy)
+            last = self._run(spec, spec, side, seconds=seconds, folder=folder, objective=objective).last
+            prepare = functools.partial(self._prepared, "val")
+            results: list[tuple[int, RoundResult]] = []
+            each = each_of(last, entrants, self.dataset, validation=prepare, device=self.device)
+            for place, (sliced, top1) in zip(plan.entrants, each, strict=True):
+                sliced.write(self._folder(place, "round1") / "last")  # where a round of its own would have left it
+                results.append((place, RoundResult(round=1, seconds=seconds, top1=top1)))
+            self.keep(results=tuple(results))
+        if self.state.winner is None:
+            self.keep(winner=self.state.standing(2)[0])
+
+    def _halve(self, side: int | None) -> None:
         """The rounds of successive halving."""
         plan = self._plan()
         for number, (_, seconds) in enumerate(plan.rounds, start=1):
@@ -187,7 +223,7 @@ class _Fit:
         """
         plan = self._plan()
         winner = self.state.winner
-        assert winner is not None  # halve() has run
+        assert winner is not None  # search() has run
         name = self.state.candidates[winner].name
         say(f"training {name} for {plan.final_seconds:.0f} s")
         outcome = self._train(winner, side, seconds=plan.final_seconds, stage="final")
@@ -218,20 +254,34 @@ class _Fit:
     def _train(self, place: int, side: int | None, *, seconds: float, stage: str) -> Outcome:
         candidate = self.state.candidates[place]
         spec = with_classes(find(candidate.name), len(self.dataset.labels))
+        start = self._taught(place, before=stage) or spec  # it goes on from what its rounds have taught it
+        return self._run(start, spec, side, seconds=seconds, folder=self._folder(place, stage))
+
+    def _run(
+        self,
+        start: ArchSpec | Bundle,
+        spec: ArchSpec,
+        side: int | None,
+        *,
+        seconds: float,
+        folder: Path,
+        objective: MakeObjective = CrossEntropy,
+    ) -> Outcome:
         preprocess = preprocess_for(spec, native_side=side)
         validation, stored = self._prepared("val", preprocess), self._stored(spec, preprocess, side)
         self._tell_problems()
         outcome = train(
-            self._taught(place, before=stage) or spec,  # it goes on from what its rounds have taught it
+            start,
             stored,
             EvalPixels(validation.images, validation.targets),
             msgspec.structs.replace(self.recipe, seconds=seconds, epochs=None),
             labels=self.dataset.labels,
             preprocess=preprocess,
-            out=self._folder(place, stage),
+            out=folder,
             data_digest=self.dataset.digest,
             device=self.device,
             resume="if_there",
+            objective=objective,
             on_row=lambda _rows: self.keep(),
         )
         self.keep()
@@ -331,7 +381,7 @@ class _Fit:
                 for row in outcome.rows
             ),
             training_seconds=outcome.rows[-1].seconds,
-            recipe=msgspec.to_builtins(self.recipe),
+            recipe=msgspec.json.decode(msgspec.json.encode(self.recipe)),
             mistakes=delivery.mistakes,
             latency_note=self.state.latency_note,
             environment=Environment.capture(packages=PACKAGES),

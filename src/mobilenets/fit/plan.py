@@ -15,6 +15,7 @@ __all__ = ["candidate_of", "make_plan", "no_candidate", "static_status", "timed_
 SEARCH_SHARE = 0.16  # of the training time goes into finding out whom to train
 SEARCH_UNIT = 14.0  # seconds; the number of entrants grows with the root of the search time, and so does each's time
 MOST_ENTRANTS = 8
+TOGETHER_SHARE = 0.6  # of the training time goes into one elastic training; its winner has the rest for itself
 RESERVE_SECONDS = 45.0  # for export, gates, benchmark and report
 RESERVE_SHARE = 0.2  # of the whole time, at most
 
@@ -65,6 +66,7 @@ def make_plan(
     train_images: int,
     seconds: float,
     asked: float,
+    elastic: bool = False,
 ) -> Plan:
     """Successive halving (Jamieson and Talwalkar 2016): many for a short time, the better ones for longer.
 
@@ -75,12 +77,15 @@ def make_plan(
         train_images: in an epoch.
         seconds: that are left.
         asked: that the whole fit may take.
+        elastic: instead, train the edge of the budget in the most promising family at once, where it has two widths.
     """
     left = max(1.0, seconds - min(RESERVE_SECONDS, RESERVE_SHARE * asked))
     search = SEARCH_SHARE * left
     most = min(MOST_ENTRANTS, max(1, round(math.sqrt(search / SEARCH_UNIT))))
     final = (1 - SEARCH_SHARE) * left
     promises = {o: within_reach(o, epochs=final * speeds[o] / train_images) for o in fitting}
+    if elastic and (plan := _elastic_plan(fitting, places, promises, left=left)) is not None:
+        return plan
     entrants = in_order_of_promise(promises, most=most)
     count = len(entrants)
     rounds: list[tuple[int, float]] = []
@@ -90,6 +95,33 @@ def make_plan(
         rounds = [(count, search / count)]
     spent = sum(n * each for n, each in rounds)
     return Plan(entrants=tuple(places[option] for option in entrants), rounds=tuple(rounds), final_seconds=left - spent)
+
+
+def _elastic_plan(
+    fitting: Sequence[Option], places: Mapping[Option, int], promises: Mapping[Option, float], *, left: float
+) -> Plan | None:
+    """One training for several widths and resolutions of the most promising family, then the best of them alone.
+
+    Who enters are the networks at the edge of the budget: those of the family that no other one exceeds in width and
+    resolution alike. None where they have fewer than two widths, so that there is nothing to train together.
+    """
+    best = max(fitting, key=lambda option: promises[option])
+    family = {(o.alpha, o.spec.resolution): o for o in reversed(fitting) if o.family == best.family}
+    edge = [
+        option
+        for (alpha, side), option in family.items()
+        if not any(a >= alpha and s >= side and (a, s) != (alpha, side) for a, s in family)
+    ]
+    if len({option.alpha for option in edge}) < 2:
+        return None
+    edge.sort(key=lambda option: -promises[option])
+    together = TOGETHER_SHARE * left
+    return Plan(
+        entrants=tuple(places[option] for option in edge),
+        rounds=((len(edge), together / len(edge)),),
+        final_seconds=left - together,
+        together=True,
+    )
 
 
 def no_candidate(candidates: Sequence[Candidate], budget: Budget) -> BudgetError:

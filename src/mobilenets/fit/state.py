@@ -23,6 +23,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     entrants: tuple[int, ...]  # indices of candidates
     rounds: tuple[tuple[int, float], ...]  # (how many enter, seconds each)
     final_seconds: float
+    together: bool = False  # the one round is an elastic training of all entrants at once
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
