@@ -11,6 +11,7 @@ import pytest
 import yaml
 from torch import Tensor
 
+from mobilenets.bundle import read_bundle
 from mobilenets.cli.main import main
 from mobilenets.train.loader import Batches
 
@@ -130,6 +131,8 @@ def test_resuming_another_run_is_refused(spec: Path, colours: Path, run: Run) ->
         (["--lr", "1", "--set", "lr=2"], "--set lr repeats an option"),
         (["--set", "learning_rate=2"], "learning_rate"),
         (["--set", "cutout=2"], "cutout = 2.0"),
+        (["--teacher", "nobody"], "the teacher nobody is no bundle"),
+        (["--temperature", "2"], "are about a --teacher"),
         (["--freeze", "half"], "a number of stages"),
         (["--freeze", "9"], "tiny has 1 stages"),
         (["--set", "cutout"], "write key=value"),
@@ -189,3 +192,19 @@ def test_the_command_needs_no_terminal_and_no_current_folder_but_o(
         main(["train", str(spec), str(colours), "--epochs", "1", "-o", str(tmp_path / "out")])
     assert stop.value.code == 0
     assert not list(empty.iterdir())
+
+
+def test_a_teacher_is_learned_from_and_told_and_the_run_goes_on_with_it_only(
+    trained: Path, spec: Path, colours: Path, run: Run
+) -> None:
+    arguments = ("train", spec, colours, "--epochs", "1", "-o", "out", "--temperature", "2", "--match", "2")
+    code, out, err = run(*arguments, "--teacher", trained / "best", "--json")
+    assert code == 0, err
+    told = read_bundle(Path("out/best")).history[-1]["teacher"]
+    assert told["digest"] == read_bundle(trained / "best").digest
+    assert (told["temperature"], told["weight"], told["features"]) == (2.0, 0.9, [2])
+    assert json.loads(out)["finished"]
+    assert run(*arguments, "--teacher", trained / "best", "--resume")[0] == 0
+    code, _, err = run(*arguments[:7], "--resume")
+    assert code == 2
+    assert "not the same as then: the objective" in err

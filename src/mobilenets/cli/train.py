@@ -14,7 +14,7 @@ from .params import DURATION, SETTING, is_bundle, typed_again
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..train import Outcome, Recipe
+    from ..train import MakeObjective, Outcome, Recipe
 
 __all__ = ["command"]
 
@@ -33,6 +33,10 @@ __all__ = ["command"]
 @click.option(
     "--freeze", metavar="F", help="Rows that keep their weights: backbone, N stages from the stem, or rows:N."
 )
+@click.option("--teacher", metavar="T", help="Learn from it too: a bundle, timm:NAME or torchvision:NAME.")
+@click.option("--temperature", type=float, metavar="T", help="That softens both networks' answers.  [default: 4]")
+@click.option("--teacher-weight", type=float, metavar="W", help="Of its answers; labels have the rest.  [default: 0.9]")
+@click.option("--match", metavar="8,16", help="Match its feature maps at these reductions.  [default: none]")
 @click.option("--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field; may be repeated.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one.")
@@ -53,6 +57,10 @@ def command(
     seed: int | None,
     recipe: str | None,
     freeze: str | None,
+    teacher: str | None,
+    temperature: float | None,
+    teacher_weight: float | None,
+    match: str | None,
     settings: tuple[tuple[str, str], ...],
     device: str,
     out: Path | None,
@@ -82,6 +90,10 @@ def command(
         mobilenets train imported/ flowers/ --lr 0.05 --set layer_decay=0.8
 
     \b
+    From a teacher, a network that knows the same classes:
+        mobilenets train mobilenet_v2_0.35 flowers/ --teacher runs/train/mobilenet_v2-flowers/best --temperature 4
+
+    \b
     Once stopped (Ctrl-C keeps everything), the same command goes on:
         mobilenets train mobilenet_v2 flowers/ --time 20m --resume
 
@@ -99,6 +111,7 @@ def command(
         dict(settings),
         {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed, "freeze": freeze},
     )
+    objective = _objective(teacher, {"temperature": temperature, "weight": teacher_weight, "features": match})
     start = _start(model)
     dataset = open_dataset(data)
     click.echo(dataset.summary.describe(), err=True)
@@ -120,6 +133,7 @@ def command(
             resume="must" if resume else "never",
             keep_mirror="mirror" in dict(settings),
             command=again,
+            objective=objective,
         )
     except BaseException as error:
         with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
@@ -146,6 +160,40 @@ def _recipe(name: str | None, settings: dict[str, str], options: dict[str, Any])
     chosen = "short" if name is None else name
     begun = named_recipe(chosen) if chosen in RECIPES else read_recipe(Path(chosen))
     return with_settings(begun, {**settings, **given})
+
+
+def _objective(teacher: str | None, how: dict[str, Any]) -> MakeObjective:
+    """Labels alone, or a teacher as well."""
+    from ..train import CrossEntropy, Distillation, distil
+
+    given = {key: value for key, value in how.items() if value is not None}
+    if teacher is None:
+        if given:
+            raise click.UsageError("--temperature, --teacher-weight and --match are about a --teacher; give one")
+        return CrossEntropy
+    if "features" in given:
+        try:
+            given["features"] = tuple(int(part) for part in given["features"].split(","))
+        except ValueError as error:
+            raise click.BadParameter("write reductions with commas, such as 8,16", param_hint="--match") from error
+    return distil(_teacher(teacher), Distillation(**given))
+
+
+def _teacher(name: str) -> Bundle:
+    from ..bundle import read_bundle
+    from ..errors import UsageError
+
+    if is_bundle(Path(name)):
+        return read_bundle(Path(name))
+    if name.startswith(("timm:", "torchvision:", "hf:")) or Path(name).is_file():
+        from ..weights import import_weights
+
+        return import_weights(name)
+    raise UsageError(
+        f"the teacher {name} is no bundle",
+        wanted="the folder of a bundle, a checkpoint's file, timm:NAME, torchvision:NAME or hf:OWNER/NAME",
+        do="give a trained network; mobilenets import brings those of other libraries",
+    )
 
 
 def _start(model: str) -> str | Bundle:

@@ -1,5 +1,6 @@
 """Training: start + images + recipe -> Bundle."""
 
+from .distil import Distillation, distil
 from .forward import forward_all
 from .judge import EvalPixels
 from .loop import Outcome, train
@@ -11,12 +12,14 @@ __all__ = [
     "RECIPES",
     "Batch",
     "CrossEntropy",
+    "Distillation",
     "EvalPixels",
     "MakeObjective",
     "Objective",
     "Outcome",
     "Recipe",
     "Setting",
+    "distil",
     "forward_all",
     "named_recipe",
     "read_recipe",

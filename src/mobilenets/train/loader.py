@@ -117,6 +117,29 @@ class Batches:
         # Images that already have the network's size are shifted; all others are cropped and resized one by one.
         self._same_size = uniform if uniform is not None and uniform.shape[1:3] == (side, side) else None
 
+    def __len__(self) -> int:
+        """Training images."""
+        return len(self._targets)
+
+    @property
+    def fixed_views(self) -> bool:
+        """Whether an image looks the same each time it is drawn."""
+        r = self._recipe
+        shifted = bool(round(r.crop_padding * self._preprocess.resolution)) or r.mirror
+        distorted = r.randaugment or r.rotate or r.zoom or r.cutout or r.erase or r.mixup or r.cutmix
+        return self._same_size is not None and not shifted and not distorted
+
+    def in_order(self, size: int) -> Iterator[Tensor]:
+        """All images as they are, uint8 (up to `size`, R, R, C), where views are fixed; by every process alike.
+
+        Raises:
+            UsageError: views are not fixed.
+        """
+        if self._same_size is None or not self.fixed_views:
+            raise UsageError("images look otherwise each time", wanted="no augmentation", do="draw an epoch")
+        for begin in range(0, len(self), size):
+            yield torch.from_numpy(np.array(self._same_size[begin : begin + size]))
+
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch, at least 1."""
