@@ -37,6 +37,7 @@ ALLOWED = {
     "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
     "fit": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
+    "peers": {"errors", "records", "images", "arch", "bench", "runtime"},
 }
 FIELD = ("errors", "files", "records", "progress", "metrics", "images", "imagenet", "arch", "runtime", "bench")
 NOT_ON_IMPORT = {"torch", "torchvision", "onnxruntime", "openvino", "ai_edge_litert", "executorch", "onnx", "timm"}

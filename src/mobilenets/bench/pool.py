@@ -29,10 +29,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     path: str  # of an artifact; or a name that another worker knows
     engine: str | None = None  # a key of `runtime.ENGINES`; None: the one that suits the artifact
     worker: str = "mobilenets.bench.worker"  # the module that is run
+    label: str = ""  # how reports call it, if not by path and engine
 
     @property
     def name(self) -> str:
         """How reports call it: `rose` or `rose@openvino`."""
+        if self.label:
+            return self.label
         return self.path if self.engine is None else f"{self.path}@{self.engine}"
 
 
@@ -191,7 +194,8 @@ class Worker:
         kind = getattr(errors, reply["error"])
         if issubclass(kind, UnknownNameError | MissingExtraError):  # are made of other parts
             kind = errors.UsageError
-        got = reply["got"] if self.entry.path in reply["got"] else f"{self.entry.path}: {reply['got']}"
+        name = self.entry.label or self.entry.path
+        got = reply["got"] if name in reply["got"] else f"{name}: {reply['got']}"
         error: MobileNetsError = kind(got, wanted=reply["wanted"], do=reply["do"])
         return error
 

@@ -21,6 +21,7 @@ __all__ = ["command"]
     metavar="NAME",
     help="Of artifacts without @ENGINE; auto: the fastest here; all: each that opens it.  [default: the format's]",
 )
+@click.option("--peers", is_flag=True, help="Time the same networks of timm and torchvision as well; needs torch.")
 @click.option("--end-to-end", "images", metavar="IMAGES", help="Time from files to labels: pictures, as for predict.")
 @click.option("--threads", type=int, metavar="N", help="Threads of the engine.  [default: the cores, at most 4]")
 @click.option("--batch-size", default=1, show_default=True, metavar="N", help="Images per run.")
@@ -30,6 +31,7 @@ __all__ = ["command"]
 def command(
     artifacts: tuple[str, ...],
     engine: str | None,
+    peers: bool,
     images: str | None,
     threads: int | None,
     batch_size: int,
@@ -53,6 +55,11 @@ def command(
         mobilenets bench flowers/ --engine all
 
     \b
+    Against what one would otherwise run: timm and torchvision (as they are, channels_last, bfloat16, torch.compile) and
+    a plain export to ONNX Runtime:
+        mobilenets bench v2/ --peers
+
+    \b
     From JPEG files to labels:
         mobilenets bench flowers/ --end-to-end photos/
 
@@ -65,6 +72,8 @@ def command(
     from ..files import write_text
 
     entries = [entry for each in artifacts for entry in _entries(each, engine, threads=threads)]
+    if peers:
+        entries += _peers(entries)
     report = bench(
         entries, threads=threads, batch_size=batch_size, seconds=seconds, images=_files(images) if images else ()
     )
@@ -97,6 +106,27 @@ def _entries(artifact: str, engine: str | None, *, threads: int | None) -> Itera
                 yield Entry(path=path, engine=name)
         return
     yield Entry(path=path, engine=engine_for(Path(path), asked, threads=threads))
+
+
+def _peers(entries: list[Entry]) -> list[Entry]:
+    """The peers of all artifacts, each once.
+
+    Raises:
+        UsageError: there are none.
+    """
+    from ..errors import UsageError
+    from ..peers import peers_of
+    from ..runtime import read_artifact
+
+    records = [read_artifact(Path(entry.path))[0] for entry in entries]
+    found = {peer.name: peer for record in records for peer in peers_of(record)}
+    if not found:
+        raise UsageError(
+            f"timm and torchvision have no network like {', '.join(sorted({record.spec_name for record in records}))}",
+            wanted="a catalogue network at a width they know, and one of them installed",
+            do='leave --peers away, or: pip install timm "mobilenets[train]"',
+        )
+    return list(found.values())
 
 
 def _files(images: str) -> tuple[Path, ...]:

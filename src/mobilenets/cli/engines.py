@@ -9,7 +9,8 @@ __all__ = ["ENGINE_HELP", "engine_for"]
 
 # Written out: `--help` imports no table.
 ENGINE_HELP: Final = (
-    "onnxruntime, openvino or litert; auto: the fastest here, measured once.  [default: the one for the format]"
+    "onnxruntime, openvino, litert, executorch or torch; auto: the fastest here, measured once."
+    "  [default: the one for the format]"
 )
 
 
