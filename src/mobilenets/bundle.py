@@ -92,10 +92,10 @@ class Bundle:
         """
         safetensors = _safetensors()
         with new_folder(folder) as part:
-            # On some platforms safetensors reads views wrongly, so every array is laid out in one piece.
-            safetensors.save_file(
-                {k: np.ascontiguousarray(v) for k, v in self.tensors.items()}, str(part / WEIGHTS_NAME)
-            )
+            # On some platforms safetensors reads views wrongly, so every array is laid out in one piece. Python writes
+            # the file, for a full disk is an OSError then, and not an error of safetensors' own.
+            content = safetensors.save({k: np.ascontiguousarray(v) for k, v in self.tensors.items()})
+            (part / WEIGHTS_NAME).write_bytes(content)
             write_json(
                 part / JSON_NAME,
                 {

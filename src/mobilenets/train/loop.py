@@ -35,7 +35,7 @@ from .interrupt import stop_on_interrupt
 from .judge import EvalPixels
 from .learner import Learner
 from .loader import Batches, Drawn, TrainPixels, normalise
-from .machine import compute_dtype, keep_freed_memory, pick_device
+from .machine import compute_dtype, keep_freed_memory, memory_explained, pick_device
 from .objective import CrossEntropy, MakeObjective
 from .recipe import Recipe
 
@@ -100,14 +100,16 @@ def train(
     SIGINT stops after the step at hand and keeps everything; the same call with resume goes on.
 
     Raises:
-        UsageError: labels and classes disagree, there is nothing to resume, or what is there is another run.
+        UsageError: labels and classes disagree, there is nothing to resume, what is there is another run, the folder
+            cannot be written, or memory runs out. Whatever was saved before is intact.
+        DataError: an image cannot be drawn.
         CheckError: the loss is no longer a number, again after the rate was lowered once.
     """
-    run = _Run(start, pixels, validation, recipe, labels, preprocess, out, device, objective)
-    run.prepare(data_digest, resume=resume)
-    with stop_on_interrupt() as stopped:
+    with memory_explained(recipe.batch_size), stop_on_interrupt() as stopped:
+        run = _Run(start, pixels, validation, recipe, labels, preprocess, out, device, objective)
+        run.prepare(data_digest, resume=resume)
         run.steps(stopped, on_row)
-    return run.outcome()
+        return run.outcome()
 
 
 class _DivergedError(Exception):
@@ -185,7 +187,6 @@ class _Run:
         }
         self.progress = Progress(identity=identity)
         if resume == "never" or (resume == "if_there" and not path.exists()):
-            self.out.mkdir(parents=True, exist_ok=True)
             return
         if not path.exists():
             raise UsageError(f"no checkpoint in {self.out}", wanted=CHECKPOINT_NAME, do="train without --resume")

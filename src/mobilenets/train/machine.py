@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from ..errors import UsageError
 from .recipe import Precision
 
-__all__ = ["compute_dtype", "keep_freed_memory", "lower_precision", "pick_device"]
+__all__ = ["compute_dtype", "keep_freed_memory", "lower_precision", "memory_explained", "pick_device"]
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 # mallopt's parameters, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -64,6 +66,27 @@ def lower_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Autocast to `dtype`; nothing for float32."""
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         yield
+
+
+@contextlib.contextmanager
+def memory_explained(batch_size: int) -> Iterator[None]:
+    """Where memory runs out, say so.
+
+    Raises:
+        UsageError: there was not enough memory; names the batch size and what to do.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's OutOfMemoryError is a RuntimeError
+        told = str(error).splitlines()[0] if str(error) else "MemoryError"
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise UsageError(
+            f"not enough memory for batches of {batch_size} images: {told}",
+            wanted="a step that fits",
+            do=f"take --batch-size {max(2, batch_size // 2)}, a lower resolution or a smaller network; what was saved "
+            "before is intact",
+        ) from error
 
 
 def keep_freed_memory() -> bool:
