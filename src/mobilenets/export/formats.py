@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import UsageError
 from ..records import Format, Precision
 from .half import with_half_weights
 from .inside import facts_of
 from .onnx_graph import to_onnx
 from .openvino_ir import to_openvino
-from .quantize import quantize_onnx
+from .quantize import quantize
 from .tflite import to_tflite
 
 __all__ = ["FORMATS", "Calibration", "Made", "Maker"]
@@ -57,21 +56,15 @@ def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
     return _onnx(_quantized(bundle, calibration), bundle)
 
 
-def _quantized(bundle: Bundle, calibration: Calibration | None) -> Any:
+def _quantized(bundle: Bundle, calibration: Calibration | None, *, for_onnxruntime: bool = True) -> Any:
     """The int8 ONNX model.
 
     Raises:
         UsageError: there are no calibration images.
     """
-    if calibration is None or not len(calibration):
-        raise UsageError(
-            "int8 without calibration images",
-            wanted="some hundred prepared training images, from which value ranges are read",
-            do="give the data set the model was trained on (--data)",
-        )
-    import onnx
-
-    return onnx.load_from_string(quantize_onnx(_graph(bundle).SerializeToString(), calibration))
+    if calibration is None:
+        calibration = np.zeros((0,), np.uint8)
+    return quantize(bundle, calibration, for_onnxruntime=for_onnxruntime).model
 
 
 def _openvino_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -95,7 +88,7 @@ def _openvino_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
     Raises:
         UsageError: there are no calibration images.
     """
-    return to_openvino(_quantized(bundle, calibration), facts=facts_of(bundle))
+    return to_openvino(_quantized(bundle, calibration, for_onnxruntime=False), facts=facts_of(bundle))
 
 
 def _tflite_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:

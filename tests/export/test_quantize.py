@@ -1,0 +1,263 @@
+"""Int8: what is computed in bytes, that it stays there, and that every rewriting keeps what the graph says."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from making import patches, settled_bundle
+from mobilenets.arch import CATALOG, ArchSpec, compose
+from mobilenets.bundle import Bundle
+from mobilenets.errors import GateError, UsageError
+from mobilenets.export import GateImages, export
+from mobilenets.export import quantize as policy
+from mobilenets.export.gate import reference_logits
+from mobilenets.export.int8 import Range, channel_means, corrected, prepared, ranges
+from mobilenets.export.int8.model import Model
+from mobilenets.export.int8.weights import rounded, weight_steps
+from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
+from mobilenets.export.quantize import quantize
+
+FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mobilenet_v4_conv_small")
+CENTRED = (128 / 255,) * 3
+
+
+def bundle_of(base: str, *, side: int = 32, mean: tuple[float, ...] = CENTRED, **changes: Any) -> Bundle:
+    spec = compose(base, alpha=0.25, resolution=side, stride="small", classes=7)
+    bundle = settled_bundle(msgspec.structs.replace(spec, **changes))
+    return replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=mean, std=(0.25,) * len(mean)))
+
+
+def answers(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {INPUT_NAME: pixels})[0]
+
+
+def graph_of(bundle: Bundle) -> onnx.ModelProto:
+    return to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+
+
+def operators_that_run(model: onnx.ModelProto, folder: Path) -> Counter[str]:
+    """What is left when ONNX Runtime has fused what it can."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "fused.onnx")
+    options.log_severity_level = 4  # it warns that such a file is for this machine
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "fused.onnx").graph.node)
+
+
+@pytest.mark.parametrize("base", sorted(CATALOG))
+@pytest.mark.parametrize(
+    ("side", "padding", "mean"),
+    [(32, "symmetric", CENTRED), (36, "same", (0.4, 0.5, 0.6)), (37, "same", CENTRED), (64, "symmetric", (0.4,))],
+)
+def test_the_graph_that_is_quantised_answers_like_the_one_it_was_made_of(
+    base: str, side: int, padding: str, mean: tuple[float, ...]
+) -> None:
+    spec = compose(base, alpha=0.25, resolution=side, classes=7)
+    spec = msgspec.structs.replace(spec, padding=padding, channels=len(mean))
+    bundle = settled_bundle(spec)
+    bundle = replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=mean))
+    graph, pixels = graph_of(bundle), patches(3, side, len(mean))
+    expected = answers(graph, pixels)
+    assert expected.std(axis=0).max() > 0.1
+    for for_onnxruntime in (True, False):
+        given = answers(prepared(graph, bundle.preprocess, for_onnxruntime=for_onnxruntime), pixels)
+        np.testing.assert_allclose(given, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_a_mean_halfway_between_two_bytes_is_off_at_the_border_only() -> None:
+    bundle = bundle_of("mobilenet_v1", mean=(0.5,) * 3)
+    graph, pixels = graph_of(bundle), patches(4, 32)
+    model = Model(prepared(graph, bundle.preprocess, for_onnxruntime=True))
+    assert -model.constants["input.mean"].item() in (127, 128)
+
+    def first(proto: onnx.ModelProto, value: str) -> np.ndarray:
+        shown = onnx.ModelProto()
+        shown.CopyFrom(proto)
+        shown.graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
+        session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run([value], {INPUT_NAME: pixels})[0]
+
+    activation = "relu6" if any(node.op_type == "Clip" for node in graph.graph.node) else "relu"
+    given = first(model.proto(), f"rows.0.conv.{activation}.planes")[:, : bundle.spec.rows[0].out]
+    expected = first(graph, f"rows.0.conv.{activation}")
+    np.testing.assert_allclose(given[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=0, atol=1e-4)
+    assert 1e-4 < np.abs(given - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("base", FAMILIES)
+def test_no_number_becomes_a_float_between_the_pixels_and_the_logits(base: str, tmp_path: Path) -> None:
+    bundle = bundle_of(base)
+    model = quantize(bundle, patches(8, 32)).model
+    ran = operators_that_run(model, tmp_path)
+    floats = {"QuantizeLinear", "DequantizeLinear", "HardSwish", "HardSigmoid", "Conv", "Mul", "Add", "Gemm", "Cast"}
+    assert not floats & set(ran), ran
+    assert ran["QLinearConv"] == sum(node.op_type == "Conv" for node in graph_of(bundle).graph.node)
+    assert ran["QLinearMul"] == sum(
+        node.op_type in ("HardSwish", "HardSigmoid") for node in graph_of(bundle).graph.node
+    )
+
+
+def test_a_mean_for_each_channel_costs_three_steps_and_nothing_behind_them(tmp_path: Path) -> None:
+    bundle = bundle_of("mobilenet_v3_small", mean=(0.4, 0.5, 0.6))
+    ran = operators_that_run(quantize(bundle, patches(8, 32)).model, tmp_path)
+    assert (ran["Cast"], ran["Add"], ran["QuantizeLinear"], ran["DequantizeLinear"]) == (1, 1, 1, 0)
+
+
+def _answers_nearly_alike(base: str) -> None:
+    bundle, pixels = bundle_of(base), patches(16, 32)
+    expected = answers(graph_of(bundle), pixels)
+    for for_onnxruntime in (True, False):
+        given = answers(quantize(bundle, pixels, calibration="minmax", for_onnxruntime=for_onnxruntime).model, pixels)
+        # An untrained network passes every rounding on; anything that is really wrong leaves no correlation.
+        assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.8
+        assert not np.array_equal(given, expected)
+
+
+@pytest.mark.parametrize("base", FAMILIES)
+def test_int8_answers_nearly_like_float32(base: str) -> None:
+    _answers_nearly_alike(base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", sorted(set(CATALOG) - set(FAMILIES)))
+def test_int8_of_every_network_answers_nearly_like_float32(base: str) -> None:
+    _answers_nearly_alike(base)
+
+
+def test_the_softmax_of_attention_and_what_it_weighs_stay_float32(tmp_path: Path) -> None:
+    bundle = bundle_of("mobilenet_v4_hybrid_medium")
+    spec = msgspec.structs.replace(bundle.spec, rows=bundle.spec.rows[:9])  # the first attention is row 8
+    bundle = settled_bundle(spec)
+    graph = Counter(node.op_type for node in graph_of(bundle).graph.node)
+    ran = operators_that_run(quantize(bundle, patches(8, 32)).model, tmp_path)
+    assert graph["Softmax"] == ran["Softmax"] == 1
+    assert ran["MatMul"] == 1  # shares times values; the scores are a product of bytes that gives floats
+    assert ran["Conv"] == 0
+
+
+@pytest.mark.parametrize("greatest", [0.5, 3.0, 4.0, 11.7, 60.0, 1000.0])
+def test_the_bytes_of_a_hard_swish_are_exact_for_both_of_its_factors(greatest: float) -> None:
+    scale = ranges.swish_scale(Range(-9.0, greatest))
+    q = np.arange(256)
+    x = (q - scale.zero) * scale.step
+    assert x[0] == pytest.approx(-3)
+    assert x[255] >= min(greatest, 127 * 3) or scale.zero == 1
+    gate = np.minimum(q, 2 * scale.zero) * scale.step / 6
+    np.testing.assert_allclose(gate, np.clip(x + 3, 0, 6) / 6, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v3_small", "mobilenet_v3_large"])
+def test_the_range_of_every_hard_swish_begins_at_minus_three(base: str) -> None:
+    model = Model(quantize(bundle_of(base), patches(8, 32)).model)
+    gates = [node for node in model.nodes if node.op_type == "Clip" and node.name.endswith("hard_swish.gate")]
+    assert gates
+    for gate in gates:
+        (read,) = [node for node in model.readers(gate.input[0]) if node.op_type == "DequantizeLinear"]
+        step, zero = (model.constants[name] for name in read.input[1:])
+        assert -int(zero) * float(step) == pytest.approx(-3, rel=1e-6)
+        assert model.constants[gate.input[2]] == 2 * zero
+
+
+def test_depthwise_filters_come_sixteen_at_a_time() -> None:
+    bundle = bundle_of("mobilenet_v3_large")
+    groups = [
+        attribute.i
+        for node in quantize(bundle, patches(8, 32)).model.graph.node
+        for attribute in node.attribute
+        if node.op_type == "Conv" and attribute.name == "group" and attribute.i > 1
+    ]
+    narrow = [row for row in bundle.spec.placed() if getattr(row.row, "expanded", None) and row.row.expanded % 16]
+    assert narrow
+    assert groups
+    assert all(group % 16 == 0 for group in groups)
+
+
+def test_weights_that_were_bytes_before_stay_what_they_are() -> None:
+    generator = np.random.default_rng(1)
+    weights = generator.integers(-100, 101, (8, 40)) * np.float32(0.0137)
+    np.testing.assert_allclose(rounded(weights, weight_steps(weights)), weights, rtol=1e-5)
+
+
+def test_no_channel_of_weights_is_rounded_worse_than_by_its_greatest() -> None:
+    weights = np.random.default_rng(2).normal(size=(64, 72)).astype(np.float32)
+    weights[5] = 0
+    usual = np.abs(weights).max(axis=1) / np.float32(127)
+    usual[5] = 1
+    ours, theirs = (
+        np.square(rounded(weights, steps) - weights).sum(axis=1) for steps in (weight_steps(weights), usual)
+    )
+    assert (ours <= theirs + 1e-9).all()
+    assert not rounded(weights, weight_steps(weights))[5].any()
+
+
+def test_corrected_biases_take_back_what_rounding_adds_on_average() -> None:
+    bundle, pixels = bundle_of("mobilenet_v2"), patches(32, 32)
+    proto = prepared(graph_of(bundle), bundle.preprocess, for_onnxruntime=True)
+    exact = answers(proto, pixels).mean(axis=0)
+    gone = []
+    for graph in (proto, corrected(proto, channel_means(proto, pixels))):
+        # Only the classifier is rounded, and corrected, so that its input stays that of the exact graph.
+        made, exactly = Model(graph), Model(proto)
+        for node in made.nodes:
+            for name in node.input[1:]:
+                if name in made.constants and node.op_type != "Gemm":
+                    made.constants[name] = exactly.constants[name]
+            if node.op_type == "Gemm":
+                weight = made.constants[node.input[1]]
+                made.constants[node.input[1]] = rounded(weight, weight_steps(weight))
+        gone.append(np.abs(answers(made.proto(), pixels).mean(axis=0) - exact).max())
+    assert gone[1] < 0.01 * gone[0]
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v1", "mobilenet_v3_small"])
+def test_wrong_ranges_are_caught_by_the_gate(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, pixels = bundle_of(base), patches(24, 32)
+    images = GateImages(images=pixels, targets=reference_logits(bundle, pixels).argmax(1), on="val")
+
+    def narrow(*given: Any, **options: Any) -> dict[str, Range]:
+        found = ranges.calibrated(*given, **options)
+        return {name: Range(each.low / 10, each.high / 10) for name, each in found.items()}
+
+    monkeypatch.setattr(policy, "calibrated", narrow)
+    with pytest.raises(GateError):
+        export(bundle, tmp_path / "int8", images=images, precision="int8", calibration=pixels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_keeps_what_disturbs_images_least_that_it_did_not_see() -> None:
+    made = quantize(bundle_of("mobilenet_v2"), patches(64, 32))
+    assert {(trial.calibration, trial.corrected) for trial in made.trials} == {
+        (method, corrects) for method in ("minmax", "percentile") for corrects in (False, True)
+    }
+    assert all(trial.n == 16 and trial.noise is not None for trial in made.trials)
+    assert made.kept.noise == min(trial.noise for trial in made.trials if trial.noise is not None)
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", pytest.param("entropy", marks=pytest.mark.slow)])
+def test_a_calibration_that_is_named_is_taken(calibration: Any) -> None:
+    bundle, pixels = bundle_of("mobilenet_v3_small_minimalistic"), patches(40, 32)
+    made = quantize(bundle, pixels, calibration=calibration)
+    assert [trial.calibration for trial in made.trials] == [calibration]
+    given, expected = answers(made.model, pixels), answers(graph_of(bundle), pixels)
+    assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.8
+
+
+def test_an_unknown_calibration_is_refused() -> None:
+    with pytest.raises(UsageError, match="kl"):
+        quantize(bundle_of("mobilenet_v1"), patches(4, 32), calibration="kl")  # type: ignore[arg-type]
+
+
+def test_the_rows_of_a_hand_written_table_are_quantised_too() -> None:
+    spec: ArchSpec = compose("mobilenet_v2", alpha=0.25, resolution=32, stride="small", classes=3)
+    bundle = settled_bundle(msgspec.structs.replace(spec, rows=spec.rows[:4]))
+    pixels = patches(16, 32)
+    given, expected = answers(quantize(bundle, pixels).model, pixels), answers(graph_of(bundle), pixels)
+    assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.97
