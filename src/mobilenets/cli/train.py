@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,12 +98,17 @@ def command(
     Once stopped (Ctrl-C keeps everything), the same command goes on:
         mobilenets train mobilenet_v2 flowers/ --time 20m --resume
 
+    \b
+    On several processors or machines (batches are shared out, results are as from one):
+        torchrun --nproc-per-node 2 -m mobilenets train mobilenet_v2 flowers/ --batch-size 256
+
     The folder runs/train/NAME then holds best/ and last/ (bundles), results.csv, classes.csv, curves.png,
     confusion.png, samples.png and args.yaml.
     """
     from ..data import open_dataset
     from ..runs import new_run_folder, newest_run_folder, run_name
     from ..train.run import train_run
+    from ..train.team import join_team
 
     if out is not None and name is not None:
         raise click.UsageError("-o and --name both name the folder; give one")
@@ -113,13 +119,21 @@ def command(
     )
     objective = _objective(teacher, {"temperature": temperature, "weight": teacher_weight, "features": match})
     start = _start(model)
-    dataset = open_dataset(data)
+    team = join_team()
+    with team.leader_first():
+        dataset = open_dataset(data)
+    if not team.leads:  # the first process speaks for all
+        nowhere = context.with_resource(Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # click closes it
+        context.with_resource(contextlib.redirect_stderr(nowhere))
     click.echo(dataset.summary.describe(), err=True)
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
-    if resume:
+    if not team.leads:
+        folder = Path()
+    elif resume:
         folder = out or newest_run_folder("train", label)
     else:
         folder = _unused(out) if out is not None else new_run_folder("train", label)
+    folder = Path(team.share_text(str(folder)))
     again = typed_again(context)
     try:
         outcome = train_run(
@@ -141,6 +155,9 @@ def command(
         if isinstance(error, KeyboardInterrupt) and (folder / "checkpoint.safetensors").is_file():
             click.echo(f"the last checkpoint is kept. To go on: {_go_on(again, folder)}", err=True)
         raise
+    team.leave()
+    if not team.leads:
+        return
     if as_json:
         click.echo(json.dumps(_facts(outcome, folder), indent=2))
     _tell(outcome, folder, data=data, again=again, quiet=as_json)

@@ -15,6 +15,7 @@ from .judge import recalibrated
 from .loader import Batches, Drawn, normalise
 from .objective import Batch, MakeObjective, Setting
 from .recipe import Recipe
+from .team import Team
 from .transfer import freeze_rows, frozen_rows, train_unfrozen
 from .update import apply_recipe, follow, make_optimizer
 
@@ -32,6 +33,7 @@ class Learner:
         preprocess: how images are normalised.
         dtype: of the forward and backward pass.
         objective: makes what is learned from a batch.
+        team: whom gradients are averaged with.
     """
 
     def __init__(
@@ -44,9 +46,10 @@ class Learner:
         preprocess: Preprocess,
         dtype: torch.dtype,
         objective: MakeObjective,
+        team: Team,
     ) -> None:
         self._batches, self._recipe, self._preprocess = batches, recipe, preprocess
-        self._network, self._dtype = network, dtype
+        self._network, self._dtype, self._team = network, dtype, team
         self._device = next(network.parameters()).device
         self._frozen = frozen_rows(network.spec, recipe.freeze)
         freeze_rows(network, self._frozen)
@@ -71,15 +74,18 @@ class Learner:
         self.modules: dict[str, nn.Module] = {"network": network}
         self.modules |= {"averaged": self._averaged} if self._averaged is not network else {}
         self.modules |= {f"objective.{name}": module for name, module in beside.items()}
+        team.spread(self.modules.values())
 
     def step(self, drawn: Drawn, *, step: int, rate: float) -> Tensor:
         """Learn from a batch at a learning rate; the loss, on the device."""
         # Random numbers of this step come from its number, so a resumed run draws what it would have drawn.
-        torch.manual_seed(self._recipe.seed * 1_000_003 + step)
+        # Processes see other images, so they draw other numbers for them.
+        torch.manual_seed(self._recipe.seed * 1_000_003 + step + self._team.rank * 7_368_787)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         train_unfrozen(self._network, self._frozen)
         loss = self.objective.learn(self._batch(drawn, step=step), step=step)
+        self._team.average_gradients(self._learned)
         if self._recipe.clip:
             nn.utils.clip_grad_norm_(self._learned, self._recipe.clip)
         self.optimizer.step()
@@ -102,11 +108,14 @@ class Learner:
         It is made from the same batches each time, and of a copy: when a run validates depends on the clock, and what
         is learned may not.
         """
+        self._team.average_statistics(self.modules.values())
         if not self._recipe.recalibrate:
             return self._averaged
         drawn = itertools.islice(self._batches.epoch(0), self._recipe.recalibrate)
         images = (self._images(batch, step=number) for number, batch in enumerate(drawn))
-        return recalibrated(self._averaged, images, device=self._device, dtype=self._dtype)
+        made = recalibrated(self._averaged, images, device=self._device, dtype=self._dtype)
+        self._team.average_statistics([made])
+        return made
 
     def _batch(self, drawn: Drawn, *, step: int) -> Batch:
         """On the device, normalised and augmented."""

@@ -141,6 +141,11 @@ class Batches:
             yield torch.from_numpy(np.array(self._same_size[begin : begin + size]))
 
     @property
+    def size(self) -> int:
+        """Images of a batch, those of all processes together."""
+        return self._size
+
+    @property
     def per_epoch(self) -> int:
         """Batches in an epoch, at least 1."""
         return max(1, len(self._targets) // self._size)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -23,21 +22,21 @@ from ..arch.spec import ArchSpec
 from ..bundle import Bundle, read_bundle
 from ..errors import CheckError, UsageError
 from ..files import digest_of
-from ..nets import Network, build, load_tensors, tensors_of
-from ..nets.settle import settle_norms
-from ..progress import say
+from ..nets import tensors_of
 from ..records import Preprocess
 from ..tasks import TASKS
+from .begin import begin
 from .checkpoint import Progress, Row, check_identity, load_checkpoint, save_checkpoint
 from .clock import Clock
 from .forward import forward_all
 from .interrupt import stop_on_interrupt
 from .judge import EvalPixels
 from .learner import Learner
-from .loader import Batches, Drawn, TrainPixels, normalise
+from .loader import Batches, Drawn, TrainPixels
 from .machine import compute_dtype, keep_freed_memory, memory_explained, pick_device
 from .objective import CrossEntropy, MakeObjective
 from .recipe import Recipe
+from .team import join_team
 
 __all__ = ["EvalPixels", "Outcome", "Resume", "train"]
 
@@ -48,7 +47,6 @@ SETTLE_IMAGES = 512  # tell the statistics of norms that came without any
 EVAL_SHARE = 0.1  # of the time at most goes into validation, the last one apart
 LINE_SECONDS = 15.0
 LOWERED = 0.3  # of the rate, where it made numbers that are none
-SETTLE_IMAGES = 512  # give norms that came folded their statistics
 
 
 @dataclass(frozen=True)
@@ -141,37 +139,28 @@ class _Run:
                 do="use arch.with_classes on the spec",
             )
         keep_freed_memory()
+        self.team = join_team()
         self.device = pick_device(device)
         self.dtype = compute_dtype(recipe.precision, self.device)
-        self.batches = Batches(pixels, recipe, preprocess)
+        self.batches = Batches(pixels, recipe, preprocess, rank=self.team.rank, world=self.team.world)
         self.task = TASKS["classify"]
         self.learner = Learner(
-            self._begun(),
+            begin(start, self.batches, labels=labels, preprocess=preprocess, seed=recipe.seed, device=self.device),
             self.batches,
             recipe,
             labels=labels,
             preprocess=preprocess,
             dtype=self.dtype,
             objective=objective,
+            team=self.team,
         )
+        self.stopped, self.stopping = threading.Event(), False
         self.progress = Progress(identity={})
         self.clock = Clock(0.0)
         self.saved = 0.0  # on the clock
         self.eval_seconds = 0.0
         self.data_digest = ""
         self.best: Bundle | None = None
-
-    def _begun(self) -> Network:
-        """The network with the weights that training starts from."""
-        torch.manual_seed(self.recipe.seed)
-        network = build(self.spec)
-        if isinstance(self.start, Bundle):
-            load_tensors(network, {**tensors_of(network), **_kept(self.start, self.labels)})
-        network = network.to(self.device).to(memory_format=torch.channels_last)
-        if isinstance(self.start, Bundle) and self.start.folded_norms:
-            drawn = islice(self.batches.epoch(0), -(-SETTLE_IMAGES // self.recipe.batch_size))
-            settle_norms(network, (normalise(batch.pixels.to(self.device), self.preprocess) for batch in drawn))
-        return network
 
     def prepare(self, data_digest: str, *, resume: Resume) -> None:
         """Begin anew or from the checkpoint."""
@@ -195,58 +184,63 @@ class _Run:
         best = self.out / "best"
         if best.exists():
             self.best = read_bundle(best)
-        say(f"going on from step {self.progress.step}, after {self.progress.seconds:.0f} s of training")
+        self.team.say(f"going on from step {self.progress.step}, after {self.progress.seconds:.0f} s of training")
 
     def steps(self, stopped: threading.Event, on_row: Callable[[tuple[Row, ...]], None] | None) -> None:
         """Train until the recipe's end or `stopped`."""
-        self.clock = Clock(self.progress.seconds)
+        self.clock, self.stopped = Clock(self.progress.seconds), stopped
         evaluated = self.progress.rows[-1].seconds if self.progress.rows else 0.0
         if not self.progress.step:
             self.save()  # what a divergence before the first checkpoint goes back to
-        while not self.progress.finished and not stopped.is_set():
+        while not self.progress.finished and not self.stopping:
             try:
-                done = self._rest_of_epoch(stopped)
-                if stopped.is_set() and not done:
+                done = self._rest_of_epoch()
+                if self.stopping and not done:
                     break
                 if done or (self.progress.seconds - evaluated) * EVAL_SHARE >= self.eval_seconds:
                     self._evaluate()
-                    evaluated = self.clock.seconds
+                    evaluated = self._now()
                     self.progress = msgspec.structs.replace(self.progress, seconds=evaluated, finished=done)
-                    if on_row is not None:
+                    if on_row is not None and self.team.leads:
                         on_row(self.progress.rows)
                     self.save()
                 elif self._due():
                     self.save()
             except _DivergedError:
                 self._roll_back()
-        if not self.progress.rows or (stopped.is_set() and self.progress.rows[-1].step != self.progress.step):
+        if not self.progress.rows or (self.stopping and self.progress.rows[-1].step != self.progress.step):
             self._evaluate()
         self.save()
 
-    def _rest_of_epoch(self, stopped: threading.Event) -> bool:
+    def _rest_of_epoch(self) -> bool:
         """Learn from the batches of this epoch that are left; whether the run is done."""
         losses: list[Tensor] = []
-        told = self.clock.seconds
+        told = self.progress.seconds
         done = False
         for drawn in self.batches.epoch(self.progress.epoch, start=self.progress.batch):
             losses.append(self._step(drawn))
-            self._advance(seconds=self.clock.seconds)
+            self._advance(seconds=self._now())
             done = self._share() >= 1.0
-            if done or stopped.is_set():
+            if done or self.stopping:
                 break
-            if self.clock.seconds - told > LINE_SECONDS:
-                told = self.clock.seconds
+            if self.progress.seconds - told > LINE_SECONDS:
+                told = self.progress.seconds
                 self._take(losses)
-                say(self._line())
+                self.team.say(self._line())
             if self.progress.batch and self._due():  # at the end of an epoch, validation may come first
                 self._take(losses)
                 self.save()
         self._take(losses)
         return done
 
+    def _now(self) -> float:
+        """Seconds of training; here, and nowhere else, a wish to stop is heard: a team does both together."""
+        seconds, self.stopping = self.team.agree(self.clock.seconds, stop=self.stopped.is_set())
+        return seconds
+
     def _due(self) -> bool:
         """Whether it is time for a checkpoint."""
-        return self.clock.seconds - self.saved > CHECKPOINT_SECONDS
+        return self.progress.seconds - self.saved > CHECKPOINT_SECONDS
 
     def _share(self) -> float:
         """How much of the run is done, in [0, 1]."""
@@ -272,10 +266,11 @@ class _Run:
         """Move losses from the device into the progress; here the host waits for the device, and nowhere else."""
         if not losses:
             return
-        values = torch.stack(losses).float().cpu()
+        values = self.team.mean(torch.stack([*losses, self.learner.state_sum()]).float()).cpu()
         losses.clear()
-        if not bool(torch.isfinite(values).all() and torch.isfinite(self.learner.state_sum())):
+        if not bool(torch.isfinite(values).all()):
             raise _DivergedError
+        values = values[:-1]
         self.progress = msgspec.structs.replace(
             self.progress,
             loss_sum=self.progress.loss_sum + float(values.sum()),
@@ -298,23 +293,21 @@ class _Run:
                 f"{path} is from before",
             )
         before = load_checkpoint(path, self.learner.modules, self.learner.optimizer)
-        say(
+        self.team.say(
             f"the loss or a weight is no longer a number near step {step}: going back to step {before.step} with "
             f"{LOWERED:g} of the rate"
         )
-        self.progress = msgspec.structs.replace(
-            before, seconds=self.clock.seconds, lowered=LOWERED, lowered_at=before.step
-        )
+        self.progress = msgspec.structs.replace(before, seconds=self._now(), lowered=LOWERED, lowered_at=before.step)
         self.save()
 
     def _evaluate(self) -> None:
-        began = self.clock.seconds
+        began = self._now()
         judged = self.learner.judged()
-        logits = forward_all(judged, self.validation.images, self.preprocess, device=self.device, dtype=torch.float32)
+        logits = self._answers(judged)
         if not np.isfinite(logits).all():
             raise _DivergedError
         scores = self.task.metrics(logits, self.validation.targets)
-        self.eval_seconds = self.clock.seconds - began
+        self.eval_seconds = self._now() - began
         row = Row(
             epoch=round(self.progress.step / self.batches.per_epoch, 3),
             train_loss=self.progress.loss_sum / max(1, self.progress.loss_count),
@@ -330,13 +323,27 @@ class _Run:
         self.progress = msgspec.structs.replace(
             self.progress, rows=(*self.progress.rows, row), loss_sum=0.0, loss_count=0
         )
-        say(self._line())
+        self.team.say(self._line())
         if scores[self.task.goal] > self.progress.best_top1:
             self.best = self._bundle(judged)
-            self.best.write(self.out / "best")
+            self._write(self.best, "best")
             self.progress = msgspec.structs.replace(
                 self.progress, best_top1=scores[self.task.goal], best_step=self.progress.step
             )
+
+    def _answers(self, judged: nn.Module) -> NDArray[np.float32]:
+        """Logits (N, K) of the validation images; each process works out its share."""
+        images = self.validation.images
+        rows = self.team.own_rows(len(images))
+        part = images if self.team.world == 1 else images[rows]
+        own = None
+        if len(rows):
+            own = forward_all(judged, part, self.preprocess, device=self.device, dtype=torch.float32)
+        return self.team.gather_rows(own, count=len(images), width=len(self.labels))
+
+    def _write(self, bundle: Bundle, name: str) -> None:
+        if self.team.leads:
+            bundle.write(self.out / name)
 
     def _bundle(self, judged: nn.Module) -> Bundle:
         row = self.progress.rows[-1]
@@ -364,13 +371,15 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        save_checkpoint(self.out / CHECKPOINT_NAME, self.progress, self.learner.modules, self.learner.optimizer)
-        self.saved = self.clock.seconds
+        self.team.average_statistics(self.learner.modules.values())
+        if self.team.leads:
+            save_checkpoint(self.out / CHECKPOINT_NAME, self.progress, self.learner.modules, self.learner.optimizer)
+        self.saved = self._now()
 
     def outcome(self) -> Outcome:
         """The bundles, also written to the run's folder."""
         last = self._bundle(self.learner.judged())
-        last.write(self.out / "last")
+        self._write(last, "last")
         best = last if self.best is None else self.best
         return Outcome(best=best, last=last, rows=self.progress.rows, finished=self.progress.finished)
 
@@ -382,9 +391,3 @@ class _Run:
         if p.loss_count:
             text += f"  loss {p.loss_sum / p.loss_count:.3f}"
         return text + (f"  top-1 {p.rows[-1].eval_top1:.2f} %" if p.rows else "")
-
-
-def _kept(start: Bundle, labels: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
-    """The tensors that carry over: all, or all but the classifier where the labels are others."""
-    same = start.labels == labels
-    return {name: t for name, t in start.tensors.items() if same or not name.startswith("head.classifier.")}

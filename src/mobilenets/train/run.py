@@ -31,6 +31,7 @@ from .machine import pick_device
 from .objective import CrossEntropy, MakeObjective
 from .pictures import draw_confusion, draw_curves, draw_samples
 from .recipe import Recipe
+from .team import join_team
 from .transfer import frozen_rows
 from .validate import bundle_logits
 
@@ -56,7 +57,8 @@ def train_run(
     """Train on a data set and leave everything about it in `out`.
 
     What is decided from the images (resolution, strides, no mirroring of digits and letters) is said on standard
-    error. `results.csv` is written after each validation, pictures at the end.
+    error. `results.csv` is written after each validation, pictures at the end. Under `torchrun` every process calls
+    this alike, with a folder that all see; the first one writes.
 
     Args:
         start: a model's name, the path of a spec's `.json`, a table, or a bundle to go on from. Of a bundle everything
@@ -85,11 +87,13 @@ def train_run(
     followed = recipe if keep_mirror else recipe_for(recipe, dataset)
     if followed != recipe:
         say(f"mirroring is off: in {dataset.name} a mirrored image is not of its class; mirror=true keeps it on")
-    kept = store(dataset, "train", side=store_side(spec, native_side=side), channels=spec.channels)
-    validation = prepared(dataset, "val", preprocess)
+    team = join_team()
+    with team.leader_first():
+        kept = store(dataset, "train", side=store_side(spec, native_side=side), channels=spec.channels)
+        validation = prepared(dataset, "val", preprocess)
     if found := (*kept.problems, *validation.problems):
         say(dataset.summary.with_problems(found).describe())
-    if resume == "never" or (resume == "if_there" and not (out / "args.yaml").exists()):
+    if team.leads and (resume == "never" or (resume == "if_there" and not (out / "args.yaml").exists())):
         _write_args(out, begin, dataset, followed, device=device, command=command)
     outcome = train(
         begin,
@@ -106,8 +110,9 @@ def train_run(
         on_row=lambda rows: write_text(out / "results.csv", _csv(rows)),
     )
     # An interrupted run validates once more, and a finished one that is resumed not at all.
-    write_text(out / "results.csv", _csv(outcome.rows))
-    _write_pictures(out, outcome, validation, device=device)
+    if team.leads:
+        write_text(out / "results.csv", _csv(outcome.rows))
+        _write_pictures(out, outcome, validation, device=device)
     return outcome
 
 

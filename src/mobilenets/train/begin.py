@@ -1,0 +1,60 @@
+"""The network that training starts from: a table with fresh weights, or a bundle with its own."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..arch import ArchSpec
+from ..bundle import Bundle
+from ..nets import Network, build, load_tensors, tensors_of
+from ..nets.settle import settle_norms
+from ..records import Preprocess
+from .loader import Batches, normalise
+
+__all__ = ["begin"]
+
+SETTLE_IMAGES = 512  # give norms that came folded their statistics
+
+
+def begin(
+    start: ArchSpec | Bundle,
+    batches: Batches,
+    *,
+    labels: tuple[str, ...],
+    preprocess: Preprocess,
+    seed: int,
+    device: torch.device,
+) -> Network:
+    """The network on its device, channels last.
+
+    Args:
+        start: a table, whose weights are drawn, or a bundle, whose classifier is drawn where the labels are others.
+        batches: give norms that came folded their statistics.
+        labels: class names of the data.
+        preprocess: how images are normalised.
+        seed: of what is drawn.
+        device: where the network goes.
+
+    Raises:
+        FileFormatError: the bundle's tensors do not fit its table.
+    """
+    torch.manual_seed(seed)
+    if not isinstance(start, Bundle):
+        return build(start).to(device).to(memory_format=torch.channels_last)
+    network = build(start.spec)
+    load_tensors(network, {**tensors_of(network), **_kept(start, labels)})
+    network = network.to(device).to(memory_format=torch.channels_last)
+    if start.folded_norms:
+        drawn = islice(batches.epoch(0), -(-SETTLE_IMAGES // batches.size))
+        settle_norms(network, (normalise(batch.pixels.to(device), preprocess) for batch in drawn))
+    return network
+
+
+def _kept(start: Bundle, labels: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+    """The tensors that carry over: all, or all but the classifier where the labels are others."""
+    same = start.labels == labels
+    return {name: t for name, t in start.tensors.items() if same or not name.startswith("head.classifier.")}
