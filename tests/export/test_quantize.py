@@ -15,11 +15,12 @@ from making import patches, settled_bundle
 from mobilenets.arch import CATALOG, ArchSpec, compose
 from mobilenets.bundle import Bundle
 from mobilenets.errors import GateError, UsageError
-from mobilenets.export import GateImages, export
+from mobilenets.export import GateImages, Limits, export
 from mobilenets.export import quantize as policy
 from mobilenets.export.gate import reference_logits
-from mobilenets.export.int8 import Range, channel_means, corrected, prepared, ranges
+from mobilenets.export.int8 import Range, channel_means, corrected, equalized, prepared, ranges
 from mobilenets.export.int8.model import Model
+from mobilenets.export.int8.statistics import channel_maxima
 from mobilenets.export.int8.weights import rounded, weight_steps
 from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
 from mobilenets.export.quantize import quantize
@@ -232,13 +233,63 @@ def test_wrong_ranges_are_caught_by_the_gate(base: str, tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_auto_keeps_what_disturbs_images_least_that_it_did_not_see() -> None:
-    made = quantize(bundle_of("mobilenet_v2"), patches(64, 32))
+@pytest.mark.parametrize(("base", "ways"), [("mobilenet_v2", 5), ("mobilenet_v3_large", 5)])
+def test_auto_keeps_what_disturbs_images_least_that_it_did_not_see(
+    base: str, ways: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy.Limits, "of", lambda precision: Limits(logits=9.0, agreement=0.0, drop=1.0))
+    made = quantize(bundle_of(base), patches(48, 32))
+    assert len(set(made.trials)) == ways
     assert {(trial.calibration, trial.corrected) for trial in made.trials} == {
         (method, corrects) for method in ("minmax", "percentile") for corrects in (False, True)
     }
-    assert all(trial.n == 16 and trial.noise is not None for trial in made.trials)
+    assert all(trial.n == 12 and not trial.floats for trial in made.trials)
     assert made.kept.noise == min(trial.noise for trial in made.trials if trial.noise is not None)
+
+
+def test_rows_that_disturb_most_stay_float32_where_int8_alone_agrees_too_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle, wrong = bundle_of("mobilenet_v1"), "rows.5"
+
+    def one_row_wrong(proto: onnx.ModelProto, *given: Any, **options: Any) -> dict[str, Range]:
+        found = ranges.calibrated(proto, *given, **options)
+        return {k: Range(v.low / 30, v.high / 30) if k.startswith(f"{wrong}.") else v for k, v in found.items()}
+
+    monkeypatch.setattr(policy, "calibrated", one_row_wrong)
+    monkeypatch.setattr(policy.Limits, "of", lambda precision: Limits(logits=9.0, agreement=0.8, drop=1.0))
+    made = quantize(bundle, patches(48, 32))
+    assert made.kept.floats[0] == wrong
+    assert made.kept.agreement is not None
+    assert made.kept.agreement >= 0.8
+    floats = {name for node in made.model.graph.node if node.op_type == "Conv" for name in node.input[1:2]}
+    assert {name for name in floats if not name.endswith("DequantizeLinear_Output")} == {
+        f"{row}.{part}.weight" for row in made.kept.floats for part in ("depthwise", "project")
+    }
+
+
+def test_equalised_channels_answer_alike_and_fill_their_range() -> None:
+    bundle, pixels = bundle_of("mobilenet_v2"), patches(32, 32)
+    proto = prepared(graph_of(bundle), bundle.preprocess, for_onnxruntime=True)
+    even = equalized(proto, pixels)
+    assert even is not None
+    expected, given = answers(proto, pixels), answers(even, pixels)
+    np.testing.assert_allclose(given, expected, rtol=0, atol=1e-3 * float(np.abs(expected).max()))
+    value = next(node.output[0] for node in proto.graph.node if node.name.startswith("rows.3.expand.relu"))
+    before, after = (channel_maxima(graph, pixels, [value])[value] for graph in (proto, even))
+    alive = before > before.max() / 50
+    assert np.ptp(before[alive]) > 0.2 * before.max()
+    np.testing.assert_allclose(after[alive], np.maximum(before, before.max() / 1.1)[alive], rtol=0.01)
+
+
+def test_nothing_is_equalised_across_a_hard_swish() -> None:
+    spec = compose("mobilenet_v3_small", alpha=0.25, resolution=32, stride="small", classes=3)
+    bundle = settled_bundle(msgspec.structs.replace(spec, rows=tuple(r for r in spec.rows if r.act == "hard_swish")))
+    proto = prepared(graph_of(bundle), bundle.preprocess, for_onnxruntime=True)
+    before, after = Model(proto), Model(equalized(proto, patches(4, 32)))
+    changed = {name for name, value in before.constants.items() if not np.array_equal(value, after.constants[name])}
+    assert changed
+    assert all(".excite." in name for name in changed)  # squeeze and excite have a ReLU between them
 
 
 @pytest.mark.parametrize("calibration", ["minmax", "percentile", pytest.param("entropy", marks=pytest.mark.slow)])

@@ -1,8 +1,9 @@
-"""Static int8 of a bundle: which ranges, which corrections, tried on images that were held back."""
+"""Static int8 of a bundle: which ranges and corrections, and which rows stay float32, tried on images held back."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
@@ -12,19 +13,27 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import MissingExtraError, UsageError
 from ..progress import say
-from .int8 import RangeMethod, calibrated, channel_means, corrected, prepared, quantized
+from .gate import Limits
+from .int8 import (
+    RangeMethod,
+    Ranges,
+    calibrated,
+    channel_means,
+    corrected,
+    equalized,
+    prepared,
+    quantized,
+)
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME, to_onnx
 
 __all__ = ["Calibrate", "Quantized", "Trial", "quantize"]
 
 Calibrate = Literal["auto", "minmax", "percentile", "entropy"]
 
-# What "auto" tries. Entropy is left to those who ask: it takes as long as the others together, and cost V2 3.6 points
-# of top-1 where the others cost none (`docs/log.md`).
-TRIED: Final[tuple[RangeMethod, ...]] = ("minmax", "percentile")
 HELD: Final = 0.25  # share of the calibration images that judge, and do not calibrate
 LEAST_HELD: Final = 8  # fewer images tell nothing
 MOST_HELD: Final = 128
+MOST_FLOAT: Final = 1 / 3  # of the rows; with more of them in float32, int8 is not what this is
 BATCH: Final = 16
 
 
@@ -32,10 +41,12 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One way to quantise, and what it did to calibration images that it did not see."""
 
     calibration: RangeMethod
-    corrected: bool  # biases
+    corrected: bool = False  # biases; see `int8.corrected`
+    equalized: bool = False  # channels; see `int8.equalized`
+    floats: tuple[str, ...] = ()  # rows that stay float32: "rows.3", "head"
     agreement: float | None = None  # share of images with float32's top-1; None: nothing was held back
     noise: float | None = None  # variance of what was added to the logits, in variances of the logits
-    n: int = 0
+    n: int = 0  # images held back
 
 
 class Quantized(NamedTuple):
@@ -51,16 +62,19 @@ def quantize(
 ) -> Quantized:
     """The int8 model of a bundle: weights int8 per output channel, activations uint8, pixels in, float32 logits out.
 
-    With "auto", a quarter of the images is held back. Ranges by min-max and by percentile, each with biases as they are
-    and corrected (`int8.corrected`), are tried on them, and what adds the least noise to the logits is kept. Fewer than
-    4 x LEAST_HELD images are too few to judge by; then it is min-max and nothing else. A named calibration is taken as
-    it is, from all images.
+    With "auto", a quarter of the images is held back, and on them is tried: ranges by min-max and by percentile, each
+    with biases as they are and corrected; and channels equalised, where there are ReLUs. What adds the least noise to
+    the logits is kept. If even that answers fewer of the images like float32 than the gate asks for, the rows that add
+    most of the noise, each measured by itself, stay float32, as few as are needed and at most a third.
+
+    Fewer than 4 x LEAST_HELD images are too few to judge by; then it is min-max and nothing else. A named calibration
+    is taken as it is, from all images.
 
     Args:
         bundle: a trained network.
         images: prepared training images, uint8 (N, R, R, C), N >= 1.
         calibration: how ranges are found.
-        for_onnxruntime: arrange the graph for ONNX Runtime's kernels. Other engines read the same file, but gain
+        for_onnxruntime: arrange the graph for ONNX Runtime's kernels. Other engines can read the same file, but gain
             nothing by it.
 
     Raises:
@@ -75,49 +89,107 @@ def quantize(
             wanted="some hundred prepared training images, from which value ranges are read",
             do="give the data set the model was trained on (--data)",
         )
-    proto = prepared(
-        to_onnx(bundle.spec, bundle.tensors, bundle.preprocess), bundle.preprocess, for_onnxruntime=for_onnxruntime
-    )
+    graph = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+    proto = prepared(graph, bundle.preprocess, for_onnxruntime=for_onnxruntime)
     held = min(int(HELD * len(images)), MOST_HELD) if calibration == "auto" else 0
     if held < LEAST_HELD:
-        method: RangeMethod = "minmax" if calibration == "auto" else calibration
-        model = quantized(proto, calibrated(proto, images, method=method), for_onnxruntime=for_onnxruntime)
-        only = Trial(calibration=method, corrected=False)
+        only = Trial(calibration="minmax" if calibration == "auto" else calibration)
+        model = quantized(proto, calibrated(proto, images, method=only.calibration), for_onnxruntime=for_onnxruntime)
         return Quantized(model=model, trials=(only,), kept=only)
     # Every so-many-th, for data sets lie sorted by class.
     judged = np.zeros(len(images), bool)
     judged[np.linspace(0, len(images) - 1, held).astype(np.int64)] = True
-    return _best(proto, images[~judged], images[judged], for_onnxruntime=for_onnxruntime)
+    return _Search(proto, images[~judged], images[judged], for_onnxruntime=for_onnxruntime).best()
 
 
-def _best(proto: Any, seen: NDArray[np.uint8], held: NDArray[np.uint8], *, for_onnxruntime: bool) -> Quantized:
-    reference = _answers(proto, held)
-    graphs = {False: proto, True: corrected(proto, channel_means(proto, seen))}
-    trials: list[tuple[Trial, Any]] = []
-    for method in TRIED:
-        ranges = calibrated(proto, seen, method=method)
-        for corrects, graph in graphs.items():
-            model = quantized(graph, ranges, for_onnxruntime=for_onnxruntime)
-            agreement, noise = _compared(reference, _answers(model, held))
-            trial = Trial(calibration=method, corrected=corrects, agreement=agreement, noise=noise, n=len(held))
-            say(f"int8, {_told(trial)}")
-            trials.append((trial, model))
-    # Agreement counts images, and a hundred of them say little; noise is a number of every logit.
-    kept, model = min(trials, key=lambda pair: _order(pair[0]))
-    return Quantized(model=model, trials=tuple(trial for trial, _ in trials), kept=kept)
+class _Search:
+    """What is known of one network while ways to quantise it are tried."""
+
+    def __init__(self, proto: Any, seen: NDArray[np.uint8], held: NDArray[np.uint8], *, for_onnxruntime: bool) -> None:
+        self._seen = seen
+        self._held = held
+        self._for_onnxruntime = for_onnxruntime
+        self._reference = _answers(proto, held)
+        self._graphs = {False: proto}
+        even = equalized(proto, seen)
+        if even is not None:
+            self._graphs[True] = even
+        self._means = {even: channel_means(graph, seen) for even, graph in self._graphs.items()}
+        self._ranges: dict[tuple[bool, RangeMethod], Ranges] = {}
+        self.trials: list[Trial] = []
+
+    def best(self) -> Quantized:
+        asked = [Trial(calibration=method, corrected=corrects) for method in _TRIED for corrects in (False, True)]
+        if True in self._graphs:
+            asked.append(Trial(calibration="minmax", corrected=True, equalized=True))
+        # Agreement counts images, and a hundred of them say little; noise is measured on every logit.
+        model, kept = min((self._tried(trial) for trial in asked), key=lambda found: _noise(found[1]))
+        enough = Limits.of("int8").agreement
+        if (kept.agreement or 0) < enough:
+            model, kept = self._mixed(model, kept, enough=enough)
+        return Quantized(model=model, trials=tuple(self.trials), kept=kept)
+
+    def _mixed(self, model: Any, kept: Trial, *, enough: float) -> tuple[Any, Trial]:
+        """The fewest float32 rows that bring the agreement about, or what was given where a third does not."""
+        alone = {
+            row: _noise(self._tried(msgspec.structs.replace(kept, floats=(row,)), quiet=True)[1])
+            for row in _rows(self._graphs[False])
+        }
+        order = sorted(alone, key=lambda row: alone[row])
+        for count in range(1, int(MOST_FLOAT * len(order)) + 1):
+            better = self._tried(msgspec.structs.replace(kept, floats=tuple(order[:count])))
+            if (better[1].agreement or 0) >= enough:
+                return better
+        return model, kept
+
+    def _tried(self, asked: Trial, *, quiet: bool = False) -> tuple[Any, Trial]:
+        graph = self._graphs[asked.equalized]
+        key = (asked.equalized, asked.calibration)
+        if key not in self._ranges:
+            self._ranges[key] = calibrated(graph, self._seen, method=asked.calibration)
+        floats = _nodes_of(graph, asked.floats)
+        if asked.corrected:
+            graph = corrected(graph, self._means[asked.equalized], floats=floats)
+        model = quantized(graph, self._ranges[key], for_onnxruntime=self._for_onnxruntime, floats=floats)
+        agreement, noise = _compared(self._reference, _answers(model, self._held))
+        trial = msgspec.structs.replace(asked, agreement=agreement, noise=noise, n=len(self._held))
+        self.trials.append(trial)
+        if not quiet:
+            say(_told(trial))
+        return model, trial
 
 
-def _order(trial: Trial) -> float:
-    noise = trial.noise
-    return math.inf if noise is None or math.isnan(noise) else noise
+# Entropy is left to those who ask: it takes as long as the others together, and cost V2 3.6 points of top-1 where the
+# others cost none (`docs/log.md`).
+_TRIED: Final[tuple[RangeMethod, ...]] = ("minmax", "percentile")
+
+
+def _noise(trial: Trial) -> float:
+    return math.inf if trial.noise is None or math.isnan(trial.noise) else trial.noise
 
 
 def _told(trial: Trial) -> str:
-    biases = "biases corrected" if trial.corrected else "biases as they are"
+    ways = [str(trial.calibration)]
+    ways += ["biases corrected"] * trial.corrected + ["channels equalised"] * trial.equalized
+    ways += [f"{', '.join(trial.floats)} in float32"] if trial.floats else []
     return (
-        f"{trial.calibration}, {biases}: noise {100 * (trial.noise or 0):.2f} % of the logits' variance,"
-        f" {100 * (trial.agreement or 0):.1f} % of {trial.n} held-back images answered alike"
+        f"int8, {', '.join(ways)}: noise {100 * _noise(trial):.2f} % of the logits' variance,"
+        f" {100 * (trial.agreement or 0):.1f} % of {trial.n} images answered alike"
     )
+
+
+def _row_of(node: Any) -> str:
+    """The row of the table that a node belongs to: "rows.3", "head"; "input" for what comes before."""
+    parts = node.name.split(".")
+    return f"rows.{parts[1]}" if parts[0] == "rows" else "head" if node.name == OUTPUT_NAME else str(parts[0])
+
+
+def _rows(proto: Any) -> list[str]:
+    return [row for row in dict.fromkeys(_row_of(node) for node in proto.graph.node) if row != "input"]
+
+
+def _nodes_of(proto: Any, rows: Collection[str]) -> set[str]:
+    return {node.name for node in proto.graph.node if _row_of(node) in rows}
 
 
 def _compared(reference: NDArray[np.float32], answered: NDArray[np.float32]) -> tuple[float, float]:

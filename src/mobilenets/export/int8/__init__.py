@@ -1,9 +1,11 @@
 """Static int8: what is computed in bytes, with which ranges, and how ONNX Runtime is kept at it."""
 
 from .bytes import QUANTIZED, quantized
-from .correct import channel_means, corrected
+from .correct import corrected
+from .equalize import equalized
 from .prepare import prepared
 from .ranges import Range, RangeMethod, Ranges, calibrated
+from .statistics import channel_means
 
 __all__ = [
     "QUANTIZED",
@@ -13,6 +15,7 @@ __all__ = [
     "calibrated",
     "channel_means",
     "corrected",
+    "equalized",
     "prepared",
     "quantized",
 ]
