@@ -78,8 +78,8 @@ def command(
         mobilenets slice runs/elastic/mobilenet_v2-cifar10/best --alpha 0.6 --data cifar10
 
     Fields of the policy, with their defaults: largest=0.6, smallest=0.5, middle=0.5 (shares of the batch that the
-    widest, the narrowest and each width between learn from), between=1 (widths between in a step), distil=0.5 (weight
-    of the widest's answers against the labels).
+    widest, the narrowest and each width between learn from), between=1 (widths between in a step), distil=1.0 (weight
+    of the widest's answers against the labels, times how sure it is of the right classes).
 
     The folder runs/elastic/NAME then holds what `mobilenets train` leaves, and grid.csv, grid.json and front.png:
     accuracy on the validation images against mult-adds.

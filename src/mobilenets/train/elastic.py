@@ -58,7 +58,9 @@ class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     largest: float = 0.6  # share of the batch that the widest learns from
     smallest: float = 0.5  # share that the narrowest learns from, taken from what the widest saw
     middle: float = 0.5  # likewise for each inner width
-    distil: float = 0.5  # weight of the widest's answers against the labels, for all narrower ones
+    # Weight of the widest's answers against the labels, for all narrower ones; times the probability that it gives to
+    # the right classes of those images, so that nobody learns from a widest one that knows little yet.
+    distil: float = 1.0
 
     def __post_init__(self) -> None:
         inner = () if self.inner is None else self.inner
@@ -199,13 +201,15 @@ class Elastic:
         loss = self._labels_loss(logits, batch.targets, widest.images)
         loss.backward()  # type: ignore[no-untyped-call]
         said = F.softmax(logits.detach().float(), dim=1)
+        sure = said.gather(1, batch.targets.classes[widest.images, None])
         for one in narrow:
             inside = self._slices[one.alpha]
             lent = inside.lend(self._parameters)
             logits = inside.answer(self._images_of(one, batch), lent)
-            own = (1 - self._policy.distil) * self._labels_loss(logits, batch.targets, one.images)
+            trusted = self._policy.distil * sure[one.images].mean()
+            own = (1 - trusted) * self._labels_loss(logits, batch.targets, one.images)
             if self._policy.distil:
-                own = own + self._policy.distil * F.cross_entropy(logits.float(), said[one.images])
+                own = own + trusted * F.cross_entropy(logits.float(), said[one.images])
             own.backward()  # type: ignore[no-untyped-call]
             inside.add_gradients(lent, to=self._parameters)
         return loss.detach()
