@@ -37,6 +37,7 @@ ALLOWED = {
     "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
     "fit": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
+    "diagnose": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime", "fit"},
     "peers": {"errors", "records", "images", "arch", "bench", "runtime"},
 }
 FIELD = ("errors", "files", "records", "progress", "metrics", "images", "imagenet", "arch", "runtime", "bench")

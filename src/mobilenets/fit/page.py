@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping
-from importlib import resources
 
 from .records import FitReport, Mistake
 from .view.curves import training_picture
+from .view.document import document, section
 from .view.hero import hero
 from .view.markup import Html, el, join, user
 from .view.matrix import class_bars, confusion_section
@@ -23,57 +22,31 @@ KINDS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
 
 def page(report: FitReport, *, thumbnails: Mapping[str, bytes]) -> str:
-    """The report as one HTML document: pictures inside, no network, readable without scripts and on paper.
-
-    A policy in its head forbids the browser to load anything, and to run any script but the page's own.
+    """The report as one HTML document; see `document`.
 
     Args:
         report: what a fit found out.
         thumbnails: PNG or JPEG files by the `image` of a mistake; one that is missing, or is neither, leaves its
             caption alone.
     """
-    style, script = (
-        resources.files("mobilenets.fit.view").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
     sections = [
-        _section("What was weighed", "weighed", cost_picture(report)),
-        _section("Every candidate, and what became of it", "candidates", candidate_tables(report)),
-        _section("The final training", "training", training_picture(report)),
+        section("What was weighed", "weighed", cost_picture(report)),
+        section("Every candidate, and what became of it", "candidates", candidate_tables(report)),
+        section("The final training", "training", training_picture(report)),
     ]
     if report.delivered:
         accuracy = report.delivered[0].accuracy
         sections += [
-            _section("What is taken for what", "confusion", confusion_section(accuracy, report.labels)),
-            _section("Class by class", "classes", class_bars(accuracy, report.labels)),
-            _section("The surest mistakes", "mistakes", _mistakes(report, thumbnails)),
+            section("What is taken for what", "confusion", confusion_section(accuracy, report.labels)),
+            section("Class by class", "classes", class_bars(accuracy, report.labels)),
+            section("The surest mistakes", "mistakes", _mistakes(report, thumbnails)),
         ]
     sections += [
-        _section("What was delivered, and the checks it passed", "gates", _delivered(report)),
-        _section("How this came about", "colophon", _origins(report)),
+        section("What was delivered, and the checks it passed", "gates", _delivered(report)),
+        section("How this came about", "colophon", _origins(report)),
     ]
     verdict, _ = headline(report)
-    head = el(
-        "head",
-        el("meta", at={"charset": "utf-8"}),
-        el("meta", at={"http-equiv": "Content-Security-Policy", "content": _policy(style, script)}),
-        el("meta", at={"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        el("meta", at={"name": "color-scheme", "content": "light dark"}),
-        el("title", f"{report.chosen} {verdict}"),
-        el("link", at={"rel": "icon", "href": "data:,"}),
-        Html(f"<style>{style}</style>"),
-    )
-    body = el("body", el("main", hero(report), *sections), Html(f"<script>{script}</script>"))
-    return "<!doctype html>\n" + el("html", head, body, at={"lang": "en"}).text + "\n"
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing from anywhere; of styles and scripts only those whose digest is named."""
-    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return f"default-src 'none'; img-src data:; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'"
-
-
-def _section(title: str, name: str, *children: Html) -> Html:
-    return el("section", el("h2", title, at={"id": name}), *children, at={"aria-labelledby": name})
+    return document(f"{report.chosen} {verdict}", hero(report), *sections)
 
 
 def _mistakes(report: FitReport, thumbnails: Mapping[str, bytes]) -> Html:

@@ -1,5 +1,6 @@
 """Training: start + images + recipe -> Bundle."""
 
+from .checkpoint import Row
 from .distil import Distillation, distil
 from .forward import forward_all
 from .judge import EvalPixels
@@ -18,6 +19,7 @@ __all__ = [
     "Objective",
     "Outcome",
     "Recipe",
+    "Row",
     "Setting",
     "distil",
     "forward_all",
