@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from ..records import Format, Precision
+from .artifacts import gate_images_of, is_fp32_of, replaceable
 from .export_weights import LIBRARIES, export_weights
 
 if TYPE_CHECKING:
@@ -107,9 +108,9 @@ def command(
     maker_of(format_, precision)  # what cannot be made is told before images are read
     read = read_bundle(bundle)
     dataset = None if data is None else open_dataset(data)
-    held = _pictures(read, images or "") if dataset is None else _gate_images(read, dataset)
+    held = _pictures(read, images or "") if dataset is None else gate_images_of(read, dataset)
     folder = (
-        _replaceable(out)
+        replaceable(out)
         if out is not None
         else new_run_folder(
             "export", run_name(read.spec.name, precision if format_ == "onnx" else f"{format_}-{precision}")
@@ -158,8 +159,8 @@ def _export(
     if Limits.of(precision).speedup is None:
         return export(bundle, folder, images=images, format=format_, precision=precision), None
     beside = folder.with_name(folder.name.removesuffix(f"-{precision}") + "-fp32")
-    if not _is_fp32_of(bundle, beside, format_=format_):
-        export(bundle, _replaceable(beside), images=images, format=format_)
+    if not is_fp32_of(bundle, beside, format_=format_):
+        export(bundle, replaceable(beside), images=images, format=format_)
         say(f"float32 for comparison: {beside}")
     made = export(
         bundle,
@@ -174,47 +175,8 @@ def _export(
     return made, beside
 
 
-def _gate_images(bundle: Bundle, dataset: Dataset) -> GateImages:
-    """Validation images with the bundle's class numbers."""
-    from ..data import prepared
-    from ..export import GateImages
-    from ..export.images import gate_images
-    from ..runtime.validate import match_labels
-
-    own = match_labels(bundle.labels, dataset.labels)
-    drawn = gate_images(prepared(dataset, "val", bundle.preprocess), on="val")
-    return GateImages(images=drawn.images, targets=own[drawn.targets], on=drawn.on)
-
-
 def _pictures(bundle: Bundle, source: str) -> GateImages:
     from ..export.images import unlabelled_images
     from ..runtime import find_images
 
     return unlabelled_images(find_images(source), bundle.preprocess, on="pictures")
-
-
-def _is_fp32_of(bundle: Bundle, folder: Path, *, format_: Format) -> bool:
-    """Whether the float32 artifact of this very bundle is there already."""
-    from ..errors import FileFormatError
-    from ..runtime import open_artifact
-
-    try:
-        there = open_artifact(folder).artifact
-    except FileFormatError:
-        return False
-    return there.precision == "fp32" and there.format == format_ and there.bundle_digest == bundle.digest
-
-
-def _replaceable(folder: Path) -> Path:
-    """A folder that is new, empty, or an artifact, which the new one replaces as a whole.
-
-    Raises:
-        UsageError: anything else is in it.
-    """
-    from ..errors import UsageError
-
-    if folder.exists() and not (folder / "artifact.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"{folder} holds something else", wanted="a new folder, or that of an artifact", do="name another with -o"
-        )
-    return folder

@@ -18,7 +18,7 @@ from .openvino_ir import to_openvino
 from .quantize import quantize
 from .tflite import to_tflite
 
-__all__ = ["FORMATS", "Calibration", "Made", "Maker"]
+__all__ = ["FORMATS", "Calibration", "Made", "Maker", "onnx_file"]
 
 Calibration = NDArray[np.uint8]  # (N, R, R, C), prepared training images
 Made = Mapping[str, bytes]  # content by file name, the model file first and what it needs beside it after that
@@ -30,7 +30,7 @@ def _graph(bundle: Bundle) -> Any:
     return to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
 
 
-def _onnx(model: Any, bundle: Bundle) -> Made:
+def onnx_file(model: Any, bundle: Bundle) -> Made:
     """An ONNX model as a file that carries its labels and preprocessing."""
     for name, value in facts_of(bundle).items():
         model.metadata_props.add(key=f"mobilenets.{name}", value=value)
@@ -39,12 +39,12 @@ def _onnx(model: Any, bundle: Bundle) -> Made:
 
 def _onnx_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Float32; `calibration` is not looked at."""
-    return _onnx(_graph(bundle), bundle)
+    return onnx_file(_graph(bundle), bundle)
 
 
 def _onnx_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Weights in float16; `calibration` is not looked at."""
-    return _onnx(with_half_weights(_graph(bundle)), bundle)
+    return onnx_file(with_half_weights(_graph(bundle)), bundle)
 
 
 def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -53,7 +53,7 @@ def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
     Raises:
         UsageError: there are no calibration images.
     """
-    return _onnx(_quantized(bundle, calibration), bundle)
+    return onnx_file(_quantized(bundle, calibration), bundle)
 
 
 def _quantized(bundle: Bundle, calibration: Calibration | None, *, for_onnxruntime: bool = True) -> Any:

@@ -48,6 +48,18 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     noise: float | None = None  # variance of what was added to the logits, in variances of the logits
     n: int = 0  # images held back
 
+    def described(self) -> str:
+        """In one line."""
+        ways = [str(self.calibration)]
+        ways += ["biases corrected"] * self.corrected + ["channels equalised"] * self.equalized
+        ways += [f"{', '.join(self.floats)} in float32"] if self.floats else []
+        if self.noise is None or self.agreement is None:
+            return ", ".join(ways)
+        return (
+            f"{', '.join(ways)}: noise {100 * self.noise:.2f} % of the logits' variance,"
+            f" {100 * self.agreement:.1f} % of {self.n} images answered alike"
+        )
+
 
 class Quantized(NamedTuple):
     """An int8 model and how it came about."""
@@ -155,7 +167,7 @@ class _Search:
         trial = msgspec.structs.replace(asked, agreement=agreement, noise=noise, n=len(self._held))
         self.trials.append(trial)
         if not quiet:
-            say(_told(trial))
+            say(f"int8, {trial.described()}")
         return model, trial
 
 
@@ -166,16 +178,6 @@ _TRIED: Final[tuple[RangeMethod, ...]] = ("minmax", "percentile")
 
 def _noise(trial: Trial) -> float:
     return math.inf if trial.noise is None or math.isnan(trial.noise) else trial.noise
-
-
-def _told(trial: Trial) -> str:
-    ways = [str(trial.calibration)]
-    ways += ["biases corrected"] * trial.corrected + ["channels equalised"] * trial.equalized
-    ways += [f"{', '.join(trial.floats)} in float32"] if trial.floats else []
-    return (
-        f"int8, {', '.join(ways)}: noise {100 * _noise(trial):.2f} % of the logits' variance,"
-        f" {100 * (trial.agreement or 0):.1f} % of {trial.n} images answered alike"
-    )
 
 
 def _row_of(node: Any) -> str:

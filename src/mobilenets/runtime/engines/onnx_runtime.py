@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -12,7 +14,26 @@ from ...errors import FileFormatError
 from ...records import Artifact
 from .signature import check_logits, check_pixels, check_tensors, first_line
 
-__all__ = ["OnnxRuntimeEngine"]
+__all__ = ["OnnxRuntimeEngine", "adds_in_16_bits"]
+
+
+def adds_in_16_bits(machine: str, processor: str) -> bool:
+    """Whether ONNX Runtime adds pairs of products of bytes in 16 bits, where an int8 model overflows and is wrong.
+
+    It does on x86 without VNNI. Where that cannot be seen (only Linux tells), it is taken for granted.
+
+    Args:
+        machine: as `platform.machine()` has it.
+        processor: what /proc/cpuinfo says, or nothing.
+    """
+    return machine.lower() in ("x86_64", "amd64") and not {"avx512_vnni", "avx_vnni"} & set(processor.split())
+
+
+def _processor() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 @final
@@ -41,9 +62,10 @@ class OnnxRuntimeEngine:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 4  # of this session only; what it logs as an error it raises as well
-        # x86 without VNNI adds pairs of byte products in 16 bits, and int8 weights overflow there. With this they are
-        # taken as unsigned bytes, which do not; on other processors it changes nothing.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if artifact.precision == "int8" and adds_in_16_bits(platform.machine(), _processor()):
+            # Then int8 weights are taken as unsigned bytes, which do not overflow. With VNNI it would cost half the
+            # speed and change no answer.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = ort.InferenceSession(files[artifact.file], options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
