@@ -25,6 +25,7 @@ from ..train.choose import native_side, spec_for
 from ..train.elastic import ElasticPolicy, check_policy, elastic
 from ..train.loop import Resume
 from ..train.run import train_run
+from ..train.team import join_team
 from ..train.validate import bundle_logits
 from .front import GridPoint, draw_front, grid_csv
 from .slice import policy_of, slice_bundle
@@ -103,11 +104,17 @@ def train_elastic(
         command: what a person typed.
 
     Raises:
-        UsageError: the policy does not fit the network, or there is nothing to resume.
+        UsageError: the policy does not fit the network, there is nothing to resume, or there are several processes.
         SpecError: widths that do not nest.
         DataError: images that cannot be used.
         CheckError: the loss is no longer a number.
     """
+    if (count := join_team().world) > 1:
+        raise UsageError(
+            f"an elastic training in {count} processes",
+            wanted="one: folder, grid and picture are made by one process",
+            do="start it without torchrun",
+        )
     alpha = policy.widest if isinstance(start, str) and width_of(find(start)) != policy.widest else None
     resolution = max(policy.resolutions) if policy.resolutions else None
     check_policy(_widest(start, dataset, alpha=alpha, resolution=resolution), policy)  # before anything is written
