@@ -115,6 +115,7 @@ class Team:
     def leave(self) -> None:
         """Part from the others, at the end."""
         if self.world > 1 and dist.is_initialized():
+            dist.barrier()  # nobody's threads are torn down while another still talks to them
             dist.destroy_process_group()
 
     def _average(self, tensors: list[Tensor]) -> None:
