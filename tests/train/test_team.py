@@ -98,7 +98,7 @@ def test_all_processes_end_with_the_same_bits_and_the_first_one_has_written_them
     assert {rank for rank, run, *_ in ends if run == name} == {0, 1}
 
 
-@pytest.mark.slow  # once in six runs on a loaded machine, before `leave` waited for all, gloo's threads ended in an abort
+@pytest.mark.slow  # on a loaded machine gloo's threads ended in an abort, once in six runs, before `leave` waited
 def test_torchrun_trains_in_one_folder_and_speaks_once(tiny_run: ModuleType, tmp_path: Path) -> None:
     data = tiny_run.make_folder(tmp_path / "colours")
     tiny_run.write_spec(tmp_path / "tiny.json")
