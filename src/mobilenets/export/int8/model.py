@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -113,18 +114,24 @@ class Model:
         return [node for node in self.nodes if id(node) in needed]
 
     def _ordered(self, nodes: list[Any]) -> list[Any]:
-        made = {name for node in nodes for name in node.output}
-        done: set[str] = set()
+        """So that every value is made before it is read, and otherwise in the order given."""
+        makers = {name: number for number, node in enumerate(nodes) for name in node.output}
+        awaited = [{makers[name] for name in node.input if name in makers} for node in nodes]
+        readers: dict[int, list[int]] = {}
+        for number, needs in enumerate(awaited):
+            for maker in needs:
+                readers.setdefault(maker, []).append(number)
+        ready = [number for number, needs in enumerate(awaited) if not needs]
+        heapq.heapify(ready)
         ordered: list[Any] = []
-        while len(ordered) < len(nodes):
-            ready = [
-                node
-                for node in nodes
-                if node.output[0] not in done and all(name not in made or name in done for name in node.input)
-            ]
-            if not ready:
-                raise ValueError(f"the nodes {[n.name for n in nodes if n.output[0] not in done]} wait for each other")
-            # one after the other, or a node could come before one that it does not wait for but that stood before it
-            ordered.append(ready[0])
-            done.update(ready[0].output)
+        while ready:
+            number = heapq.heappop(ready)
+            ordered.append(nodes[number])
+            for reader in readers.get(number, ()):
+                awaited[reader].discard(number)
+                if not awaited[reader]:
+                    heapq.heappush(ready, reader)
+        if len(ordered) < len(nodes):
+            waiting = [node.name for node, needs in zip(nodes, awaited, strict=True) if needs]
+            raise ValueError(f"the nodes {waiting} wait for each other")
         return ordered
