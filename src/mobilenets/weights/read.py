@@ -27,8 +27,8 @@ def import_weights(
 
     Args:
         source: a local file or folder: `.tflite`; `.safetensors`, `.pth`, `.bin` of timm, torchvision or Hugging Face
-            transformers; `.weights.h5`, `.h5`, `.keras` of Keras; a TF-slim checkpoint (`model.ckpt`, its `.index`, folder
-            or `.tgz`). Or a name, which is fetched: `timm:NAME`, `torchvision:NAME`, `hf:OWNER/NAME`.
+            transformers; `.weights.h5`, `.h5`, `.keras` of Keras; a TF-slim checkpoint (`model.ckpt`, its `.index`,
+            folder or `.tgz`). Or a name, which is fetched: `timm:NAME`, `torchvision:NAME`, `hf:OWNER/NAME`.
         labels: class names in the order of the checkpoint's classes; None: its own, else ImageNet's where it has 1000
             or 1001 classes.
         keep_background: keep TensorFlow's class 0, which no image belongs to.
