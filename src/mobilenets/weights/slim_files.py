@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from ..errors import FileFormatError
 from .tensor_bundle import MAGIC, MOST_INDEX_BYTES, Source
@@ -131,10 +131,15 @@ class _Bounded:
         return content
 
 
+def _stream(unzipped: gzip.GzipFile) -> IO[bytes]:
+    return cast(IO[bytes], _Bounded(cast(IO[bytes], unzipped)))
+
+
 def _in_archive(path: Path) -> Checkpoint:
     files: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as unzipped, tarfile.open(fileobj=_Bounded(unzipped), mode="r|") as archive:
+        # tarfile only ever calls `read` of a stream, which is all that both have in common with a file.
+        with gzip.open(path) as unzipped, tarfile.open(fileobj=_stream(unzipped), mode="r|") as archive:
             for member in archive:
                 wanted = member.name.endswith(".index") or SHARD.fullmatch(member.name)
                 content: IO[bytes] | None = archive.extractfile(member) if wanted and member.isreg() else None
