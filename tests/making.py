@@ -7,7 +7,7 @@ from torch import nn
 
 from mobilenets.arch import ArchSpec
 from mobilenets.bundle import Bundle
-from mobilenets.export.outside import CONVERTER_VARIABLE, can_convert
+from mobilenets.export.outside import CONVERTER_VARIABLE, CONVERTERS, can_convert
 from mobilenets.nets import build, tensors_of
 from mobilenets.nets.parts import LayerScale
 from mobilenets.records import Format, Preprocess
@@ -55,8 +55,8 @@ def settled_bundle(spec: ArchSpec) -> Bundle:
 
 def needs(format: Format) -> pytest.MarkDecorator:
     """Skips where the engine that a format is held against the gate with is not installed."""
+    if format in CONVERTERS:
+        reason = f"{CONVERTERS[format].package} is neither installed nor in the environment of {CONVERTER_VARIABLE}"
+        return pytest.mark.skipif(not can_convert(format), reason=reason)
     engine = DEFAULT_ENGINES[format]
-    if engine == "executorch":
-        reason = f"executorch is neither installed nor in the environment of {CONVERTER_VARIABLE}"
-        return pytest.mark.skipif(not can_convert(), reason=reason)
     return pytest.mark.skipif(not is_installed(engine), reason=f"{engine} is not installed")

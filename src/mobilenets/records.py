@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 Task = Literal["classify"]
-Format = Literal["onnx", "openvino", "tflite", "executorch", "pt2"]
+Format = Literal["onnx", "openvino", "tflite", "executorch", "coreml", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Resize = Literal["shorter_side", "stretch"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
@@ -114,9 +114,9 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     returns logits, float32 of shape (N, len(labels)).
 
     `precision` says what is done with the numbers. fp32: kept and computed with as float32. fp16: weights kept as
-    float16, half the size, computed with as float32. bf16: computed with as bfloat16, by processors that have it; an
-    engine that would quietly take float32 instead refuses. int8: kept and computed with as eight bits where the file
-    says so.
+    float16, half the size, computed with as float32 (by Core ML as float16). bf16: computed with as bfloat16, by
+    processors that have it; an engine that would quietly take float32 instead refuses. int8: kept and computed with as
+    eight bits where the file says so.
     """
 
     file: str  # relative to artifact.json

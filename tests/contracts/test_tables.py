@@ -9,9 +9,10 @@ from mobilenets.arch import CATALOG, rows
 from mobilenets.cli.main import EXTRAS
 from mobilenets.export import FORMATS, Limits
 from mobilenets.export.onnx_graph import EMITTERS
+from mobilenets.export.outside import CONVERTERS
 from mobilenets.nets import BUILDERS
 from mobilenets.records import Format, Precision, Task
-from mobilenets.runtime import DEFAULT_ENGINES, ENGINES
+from mobilenets.runtime import DEFAULT_ENGINES, ELSEWHERE, ENGINES
 from mobilenets.tasks import TASKS
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -37,8 +38,10 @@ def test_every_format_has_float32_and_every_precision_has_limits() -> None:
         assert Limits.of(precision).logits > 0
 
 
-def test_every_format_has_an_engine_that_opens_it() -> None:
-    assert set(DEFAULT_ENGINES) == set(typing.get_args(Format))
+def test_every_format_has_an_engine_that_opens_it_or_is_told_to_run_elsewhere() -> None:
+    assert {*DEFAULT_ENGINES, *ELSEWHERE} == set(typing.get_args(Format))
+    assert not set(DEFAULT_ENGINES) & set(ELSEWHERE)
+    assert set(ELSEWHERE) <= set(CONVERTERS)  # whose converter answers before the gate
     for format, engine in DEFAULT_ENGINES.items():
         assert format in ENGINES[engine].formats
 

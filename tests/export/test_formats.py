@@ -14,12 +14,13 @@ from mobilenets.errors import FileFormatError, UnknownNameError
 from mobilenets.export import FORMATS, GateImages, Limits, export
 from mobilenets.export.formats import Made
 from mobilenets.export.gate import reference_logits
+from mobilenets.export.outside import CONVERTERS
 from mobilenets.records import Format, Precision
 from mobilenets.runtime import engines_for, is_installed, open_artifact, read_artifact
 
 PAIRS = [
     pytest.param(
-        *pair, marks=[needs(pair[0]), *([pytest.mark.slow] if pair[0] == "executorch" else [])], id="-".join(pair)
+        *pair, marks=[needs(pair[0]), *([pytest.mark.slow] if pair[0] in CONVERTERS else [])], id="-".join(pair)
     )
     for pair in FORMATS
 ]
@@ -37,7 +38,7 @@ UNTRAINED = {
 
 def _slow(format: Format, base: str) -> list[pytest.MarkDecorator]:
     """Traced programs take seconds to make, lowered ones a minute: one family of the former is enough for every day."""
-    often = format not in ("pt2", "executorch") or (format == "pt2" and base == "mobilenet_v3_small")
+    often = format not in ("pt2", *CONVERTERS) or (format == "pt2" and base == "mobilenet_v3_small")
     return [] if often else [pytest.mark.slow]
 
 
@@ -56,7 +57,10 @@ def _exported(base: str, folder: Path, *, format: Format, precision: Precision, 
         limits=UNTRAINED[precision],
     )
     assert (made.format, made.precision) == (format, precision)
-    assert made.size_mb == sum(p.stat().st_size for p in folder.iterdir() if p.name != "artifact.json") / 1e6
+    assert (
+        made.size_mb
+        == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.name != "artifact.json") / 1e6
+    )
     for engine in engines_for(format):
         if is_installed(engine):
             answered = open_artifact(folder, engine=engine, threads=1).engine.run(pixels)
@@ -132,6 +136,13 @@ def _pt2_facts(made: Made) -> dict[str, str]:
     return facts
 
 
+def _coreml_facts(made: Made) -> dict[str, str]:
+    spec = pytest.importorskip("coremltools.proto.Model_pb2", reason="coremltools is not installed here")
+    model = spec.Model.FromString(next(content for name, content in made.items() if name.endswith(".mlmodel")))
+    metadata = dict(model.description.metadata.userDefined)
+    return {name.removeprefix("mobilenets."): value for name, value in metadata.items()}
+
+
 def _executorch_facts(made: Made) -> dict[str, str]:
     runtime = pytest.importorskip("executorch.runtime", reason="executorch is not installed here")
     program = runtime.Runtime.get().load_program(made["model.pte"])
@@ -145,14 +156,20 @@ FACTS: dict[Format, typing.Callable[[Made], dict[str, str]]] = {
     "openvino": _openvino_facts,
     "tflite": _tflite_facts,
     "executorch": _executorch_facts,
+    "coreml": _coreml_facts,
     "pt2": _pt2_facts,
 }
 
 
-@pytest.mark.parametrize("format", sorted({format for format, precision in FORMATS if precision == "fp16"}))
+@pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param(name, marks=[needs(name), *([pytest.mark.slow] if name in CONVERTERS else [])])
+        for name, precision in FORMATS
+        if precision == "fp16"
+    ],
+)
 def test_half_weights_are_half_the_file(format: Format) -> None:
-    if not is_installed(engines_for(format)[0]):
-        pytest.skip(f"{engines_for(format)[0]} is not installed")
     bundle = settled_bundle(compose("mobilenet_v1", resolution=32, stride="small", classes=3))
     whole, half = (sum(map(len, FORMATS[format, precision](bundle, None).values())) for precision in ("fp32", "fp16"))
     assert half < 0.55 * whole

@@ -13,14 +13,15 @@ from mobilenets.bundle import Bundle
 from mobilenets.errors import GateError, UsageError
 from mobilenets.export import GateImages, Limits, artifact, export, formats
 from mobilenets.export.gate import reference_logits
+from mobilenets.export.outside import CONVERTERS
 from mobilenets.records import Gate
 from mobilenets.runtime import open_artifact, read_artifact
 
 # Every file that may be made; int8 has tests of its own below, for what breaks it is its calibration.
-# Lowering for ExecuTorch takes a minute.
+# Converters of other makers take up to a minute.
 PAIRS = [
     pytest.param(
-        pair, marks=[needs(pair[0]), *([pytest.mark.slow] if pair[0] == "executorch" else [])], id="-".join(pair)
+        pair, marks=[needs(pair[0]), *([pytest.mark.slow] if pair[0] in CONVERTERS else [])], id="-".join(pair)
     )
     for pair in formats.FORMATS
     if pair[1] != "int8"

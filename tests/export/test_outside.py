@@ -3,15 +3,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from making import needs, patches, settled_bundle
-from mobilenets.arch import compose
-from mobilenets.errors import CheckError, MissingExtraError
+from mobilenets.arch import CATALOG, compose
+from mobilenets.errors import CheckError, MissingExtraError, UsageError
 from mobilenets.export import GateImages, export, outside
-from mobilenets.export.outside import CONVERTER_VARIABLE, answers_outside, to_executorch
-from mobilenets.runtime import is_installed
+from mobilenets.export.outside import CONVERTER_VARIABLE, answers_outside, to_coreml, to_executorch
+from mobilenets.runtime import is_installed, open_artifact
 
 
 @pytest.fixture
@@ -41,7 +42,22 @@ Path(made).write_bytes(Path(given).read_bytes() + Path(told).read_bytes())
 """
     monkeypatch.setenv(CONVERTER_VARIABLE, str(_python(tmp_path, code)))
     bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
-    assert to_executorch(bundle, facts={"task": "classify"}) == b'program{"task": "classify"}'
+    assert to_executorch(bundle, facts={"task": "classify"}) == {"model.pte": b'program{"task": "classify"}'}
+
+
+def test_a_package_is_a_folder_of_files_and_the_precision_is_passed_on(
+    program: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+what, given, told, made, precision = arguments
+Path(made, "Data").mkdir(parents=True)
+Path(made, "Data", "weights").write_text(precision)
+Path(made, "Manifest").write_text("{}")
+"""
+    monkeypatch.setenv(CONVERTER_VARIABLE, str(_python(tmp_path, code)))
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
+    files = to_coreml(bundle, facts={}, precision="fp16")
+    assert list(files.items()) == [("model.mlpackage/Manifest", b"{}"), ("model.mlpackage/Data/weights", b"fp16")]
 
 
 def test_what_the_converter_says_last_is_told(program: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +95,19 @@ def test_the_converters_environment_answers_like_the_engine(tmp_path: Path) -> N
     answered = answers_outside(artifact, tmp_path / "a", pixels)
     assert answered.shape == (6, 3)
     if is_installed("executorch"):
-        from mobilenets.runtime import open_artifact
-
         np.testing.assert_allclose(open_artifact(tmp_path / "a").run(pixels), answered, atol=1e-5)
+
+
+@pytest.mark.slow
+@needs("coreml")
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("base", sorted(CATALOG))
+def test_core_ml_packages_of_every_catalogue_network_say_what_the_network_does(
+    base: str, padding: str, tmp_path: Path
+) -> None:
+    spec = msgspec.structs.replace(compose(base, alpha=0.25, resolution=64, classes=4), padding=padding)
+    images = GateImages(images=patches(6, 64), targets=None, on="val")
+    artifact = export(settled_bundle(spec), tmp_path / "a", images=images, format="coreml")
+    assert (tmp_path / "a" / artifact.file).is_file()
+    with pytest.raises(UsageError, match="Core ML runs on Apple's systems"):
+        open_artifact(tmp_path / "a")

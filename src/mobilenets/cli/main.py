@@ -60,6 +60,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "openvino": "openvino",
         "ai_edge_litert": "litert",
         "executorch": "executorch",
+        "coremltools": "coreml",
     }
 )
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: not to be mistaken for a failed check

@@ -18,7 +18,7 @@ from ..bundle import Bundle
 from ..errors import FileFormatError, UnknownNameError
 from ..files import new_folder, write_json
 from ..records import Artifact, Format, Gate, Precision, to_json
-from ..runtime import DEFAULT_ENGINES, ENGINES, is_installed, open_artifact, run_batches
+from ..runtime import ELSEWHERE, ENGINES, engines_for, is_installed, open_artifact, run_batches
 from .formats import FORMATS, Calibration, Maker
 from .gate import GateImages, Limits, check, gates_of, reference_logits
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME
@@ -118,6 +118,7 @@ def _write(
     made = (maker or maker_of(format, precision))(bundle, calibration)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
     for name, content in made.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     file = next(iter(made))
     counted = cost(bundle.spec)
@@ -145,8 +146,8 @@ def _write(
 
 
 def _answers(artifact: Artifact, folder: Path, images: GateImages) -> NDArray[np.float32]:
-    """Logits (N, classes) by the format's own engine; by the converter's environment where it is there only."""
-    if artifact.format == "executorch" and not is_installed("executorch"):
+    """Logits (N, classes) by the format's own engine; by its converter where that is not here, or runs elsewhere."""
+    if artifact.format in ELSEWHERE or (artifact.format == "executorch" and not is_installed("executorch")):
         from .outside import answers_outside
 
         return answers_outside(artifact, folder, images.images)
@@ -155,9 +156,9 @@ def _answers(artifact: Artifact, folder: Path, images: GateImages) -> NDArray[np
 
 def _versions(format: Format) -> dict[str, str]:
     """Of what had a hand in the file and in its answers before the gate."""
-    package = ENGINES[DEFAULT_ENGINES[format]].package.replace("_", "-")  # ai_edge_litert comes as ai-edge-litert
+    engines = [ENGINES[name].package.replace("_", "-") for name in engines_for(format)[:1]]  # ai-edge-litert
     versions = {}
-    for name in ("mobilenets", "onnx", package, "torch", "numpy"):
+    for name in ("mobilenets", "onnx", "torch", *engines, "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):  # a converter in an environment of its own
             versions[name] = metadata.version(name)
     return versions

@@ -105,7 +105,21 @@ def _executorch_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Float32; `calibration` is not looked at."""
     from .outside import to_executorch  # torch takes seconds to import, and the other formats need none
 
-    return {"model.pte": to_executorch(bundle, facts=facts_of(bundle))}
+    return to_executorch(bundle, facts=facts_of(bundle))
+
+
+def _coreml_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Float32; `calibration` is not looked at."""
+    from .outside import to_coreml
+
+    return to_coreml(bundle, facts=facts_of(bundle), precision="fp32")
+
+
+def _coreml_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Kept and computed in float16, which is what Apple's neural engine does; `calibration` is not looked at."""
+    from .outside import to_coreml
+
+    return to_coreml(bundle, facts=facts_of(bundle), precision="fp16")
 
 
 def _pt2_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -136,6 +150,8 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("tflite", "fp32"): _tflite_fp32,
         ("tflite", "fp16"): _tflite_fp16,
         ("executorch", "fp32"): _executorch_fp32,
+        ("coreml", "fp32"): _coreml_fp32,
+        ("coreml", "fp16"): _coreml_fp16,
         ("pt2", "fp32"): _pt2_fp32,
         ("pt2", "bf16"): _pt2_bf16,
     }

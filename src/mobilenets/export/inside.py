@@ -16,7 +16,7 @@ def facts_of(bundle: Bundle) -> dict[str, str]:
 
     ONNX keeps them among `metadata_props` as "mobilenets.labels" and so on, OpenVINO as rt_info below "mobilenets",
     LiteRT as one JSON object in the metadata entry "mobilenets", torch as the extra file "mobilenets.json", and
-    ExecuTorch as a method "mobilenets" that returns the bytes of such an object.
+    ExecuTorch as a method "mobilenets" that returns the bytes of such an object. Core ML has user-defined metadata.
     """
     return {
         "labels": json.dumps(bundle.labels, ensure_ascii=False),

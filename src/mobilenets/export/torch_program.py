@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bundle import Bundle
+from ..errors import SpecError
 from ..nets import build, load_tensors
 from ..nets.parts import ConvNormAct, SqueezeExcite
 from ..records import Preprocess
@@ -37,7 +38,7 @@ def to_pt2(bundle: Bundle, *, facts: Mapping[str, str], dtype: torch.dtype = tor
 
 
 def to_program(
-    bundle: Bundle, *, dtype: torch.dtype = torch.float32, single: bool = False
+    bundle: Bundle, *, dtype: torch.dtype = torch.float32, single: bool = False, by_planes: bool = False
 ) -> torch.export.ExportedProgram:
     """The program: uint8 (N, R, R, C) to logits float32 (N, classes).
 
@@ -45,37 +46,46 @@ def to_program(
         bundle: what to export.
         dtype: what weights and arithmetic are in.
         single: for batches of one image only.
+        by_planes: takes float32 (N, C, R, R) instead, with values from 0 to 255: what Core ML makes of an image.
     """
     network = build(bundle.spec)
     load_tensors(network, bundle.tensors)
     _fold(network)
-    whole = _FromPixels(network, bundle.preprocess, dtype=dtype).eval()
+    whole = _FromPixels(network, bundle.preprocess, dtype=dtype, by_planes=by_planes).eval()
     count = 1 if single else EXAMPLE_BATCH
-    side = bundle.spec.resolution
-    example = torch.zeros((count, side, side, bundle.spec.channels), dtype=torch.uint8)
+    side, channels = bundle.spec.resolution, bundle.spec.channels
+    example = torch.zeros((count, side, side, channels), dtype=torch.uint8)
+    if by_planes:
+        example = torch.zeros((count, channels, side, side))
     free = None if single else {INPUT_NAME: {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
         return torch.export.export(whole, (example,), dynamic_shapes=free)
 
 
 class _FromPixels(nn.Module):
-    """A network behind the normalisation of its pixels."""
+    """A network behind the normalisation of its pixels: (pixels + shift) * scale, the scale in the stem's filters.
 
-    scale: Tensor
+    coremltools would make a batch norm of the product and the sum, and add its epsilon to the scale.
+    """
+
     shift: Tensor
 
-    def __init__(self, network: nn.Module, preprocess: Preprocess, *, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, preprocess: Preprocess, *, dtype: torch.dtype, by_planes: bool) -> None:
         super().__init__()
         mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (preprocess.mean, preprocess.std))
-        self.register_buffer("scale", (1 / (255 * std)).float())
-        self.register_buffer("shift", (-mean / std).float())
+        stem = next(module for module in network.modules() if isinstance(module, ConvNormAct)).conv
+        if not isinstance(stem, nn.Conv2d) or stem.groups > 1:
+            raise SpecError("the first layer is depthwise", wanted="a convolution over the colours", do="put one first")
+        stem.weight = nn.Parameter((stem.weight.detach().double() / (255 * std)).float())
+        self.register_buffer("shift", (-255 * mean).float())
         self.network = network.to(dtype)
         self.dtype = dtype
+        self.by_planes = by_planes
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 (N, R, R, C) to logits float32 (N, classes). The order of the pixels in memory stays."""
-        images = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        logits: Tensor = self.network(images.to(self.dtype))
+        planes = pixels if self.by_planes else pixels.permute(0, 3, 1, 2).float()
+        logits: Tensor = self.network((planes + self.shift).to(self.dtype))
         return logits.float()
 
 

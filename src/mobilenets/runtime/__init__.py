@@ -6,6 +6,7 @@ Importing this loads numpy and Pillow; the engine's library comes when an artifa
 from .artifact import read_artifact
 from .engine import (
     DEFAULT_ENGINES,
+    ELSEWHERE,
     ENGINES,
     Engine,
     EngineEntry,
@@ -22,6 +23,7 @@ from .sources import find_images
 
 __all__ = [
     "DEFAULT_ENGINES",
+    "ELSEWHERE",
     "ENGINES",
     "Answers",
     "Engine",

@@ -18,6 +18,7 @@ from ..records import Artifact, Format
 
 __all__ = [
     "DEFAULT_ENGINES",
+    "ELSEWHERE",
     "ENGINES",
     "Engine",
     "EngineEntry",
@@ -98,7 +99,9 @@ def default_threads() -> int:
 
 
 def engines_for(format: Format) -> tuple[str, ...]:
-    """The engines that open a format, the default one first."""
+    """The engines that open a format, the default one first; none for what runs elsewhere."""
+    if format in ELSEWHERE:
+        return ()
     first = DEFAULT_ENGINES[format]
     return (first, *(name for name, entry in ENGINES.items() if format in entry.formats and name != first))
 
@@ -117,6 +120,12 @@ def open_engine(name: str, files: Mapping[str, bytes], *, artifact: Artifact, th
         MissingExtraError: its library is not installed.
         FileFormatError: the content is not such a model.
     """
+    if artifact.format in ELSEWHERE:
+        raise UsageError(
+            f"{artifact.file} is for {artifact.format}",
+            wanted="a format with an engine here",
+            do=ELSEWHERE[artifact.format],
+        )
     if name not in ENGINES:
         raise UnknownNameError("engine", name, known=ENGINES)
     entry = ENGINES[name]
@@ -155,6 +164,11 @@ ENGINES: Mapping[str, EngineEntry] = MappingProxyType(
             home="torch_export:TorchExportEngine", formats=("pt2",), package="torch", extra="train", needs_torch=True
         ),
     }
+)
+
+# Formats that no engine here runs, and where they are run.
+ELSEWHERE: Mapping[Format, str] = MappingProxyType(
+    {"coreml": "Core ML runs on Apple's systems: drag the .mlpackage into Xcode, or open it with coremltools on a Mac"}
 )
 
 # Which engine opens a format when none is named, and answers for it before the gate.

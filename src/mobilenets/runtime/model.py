@@ -75,9 +75,10 @@ def open_artifact(path: Path, *, engine: str | None = None, threads: int | None 
     if name is not None and name not in ENGINES:
         raise UnknownNameError("engine", name, known=ENGINES)
     artifact, folder = read_artifact(Path(path))
+    default = DEFAULT_ENGINES.get(artifact.format, "")  # none for what runs elsewhere, which `open_engine` tells
     files = {file: _content(folder / file, sha256=sha256) for file, sha256 in _digests(artifact).items()}
     opened = open_engine(
-        name or DEFAULT_ENGINES[artifact.format],
+        name or default,
         files,
         artifact=artifact,
         threads=default_threads() if threads is None else threads,
