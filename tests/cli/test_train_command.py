@@ -195,7 +195,7 @@ def test_the_command_needs_no_terminal_and_no_current_folder_but_o(
 
 
 def test_a_teacher_is_learned_from_and_told_and_the_run_goes_on_with_it_only(
-    trained: Path, spec: Path, colours: Path, run: Run
+    trained: Path, spec: Path, colours: Path, run: Run, tiny_run: ModuleType
 ) -> None:
     arguments = ("train", spec, colours, "--epochs", "1", "-o", "out", "--temperature", "2", "--match", "2")
     code, out, err = run(*arguments, "--teacher", trained / "best", "--json")
@@ -204,6 +204,11 @@ def test_a_teacher_is_learned_from_and_told_and_the_run_goes_on_with_it_only(
     assert told["digest"] == read_bundle(trained / "best").digest
     assert (told["temperature"], told["weight"], told["features"]) == (2.0, 0.9, [2])
     assert json.loads(out)["finished"]
+    other = tiny_run.make_folder(Path("other"), labels=("blue", "mauve"))
+    code, _, err = run("train", spec, other, "-o", "never", "--teacher", trained / "best")
+    assert code == 2
+    assert "no teacher for this data: the data has classes that the model lacks: mauve" in err
+    assert not Path("never").exists()
     assert run(*arguments, "--teacher", trained / "best", "--resume")[0] == 0
     code, _, err = run(*arguments[:7], "--resume")
     assert code == 2

@@ -15,7 +15,7 @@ from .params import DURATION, SETTING, is_bundle, typed_again
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..train import MakeObjective, Outcome, Recipe
+    from ..train import Distillation, Outcome, Recipe
 
 __all__ = ["command"]
 
@@ -107,6 +107,7 @@ def command(
     """
     from ..data import open_dataset
     from ..runs import new_run_folder, newest_run_folder, run_name
+    from ..train import CrossEntropy, check_teacher, distil
     from ..train.run import train_run
     from ..train.team import join_team
 
@@ -117,7 +118,7 @@ def command(
         dict(settings),
         {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed, "freeze": freeze},
     )
-    objective = _objective(teacher, {"temperature": temperature, "weight": teacher_weight, "features": match})
+    lesson = _lesson(teacher, {"temperature": temperature, "weight": teacher_weight, "features": match})
     start = _start(model)
     team = join_team()
     with team.leader_first():
@@ -126,6 +127,8 @@ def command(
         nowhere = context.with_resource(Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # click closes it
         context.with_resource(contextlib.redirect_stderr(nowhere))
     click.echo(dataset.summary.describe(), err=True)
+    if lesson is not None:
+        check_teacher(lesson[0], dataset.labels, lesson[1])
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
     if not team.leads:
         folder = Path()
@@ -147,7 +150,7 @@ def command(
             resume="must" if resume else "never",
             keep_mirror="mirror" in dict(settings),
             command=again,
-            objective=objective,
+            objective=CrossEntropy if lesson is None else distil(*lesson),
         )
     except BaseException as error:
         with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
@@ -179,21 +182,21 @@ def _recipe(name: str | None, settings: dict[str, str], options: dict[str, Any])
     return with_settings(begun, {**settings, **given})
 
 
-def _objective(teacher: str | None, how: dict[str, Any]) -> MakeObjective:
-    """Labels alone, or a teacher as well."""
-    from ..train import CrossEntropy, Distillation, distil
+def _lesson(teacher: str | None, how: dict[str, Any]) -> tuple[Bundle, Distillation] | None:
+    """The teacher and what is learned from it; None for labels alone."""
+    from ..train import Distillation
 
     given = {key: value for key, value in how.items() if value is not None}
     if teacher is None:
         if given:
             raise click.UsageError("--temperature, --teacher-weight and --match are about a --teacher; give one")
-        return CrossEntropy
+        return None
     if "features" in given:
         try:
             given["features"] = tuple(int(part) for part in given["features"].split(","))
         except ValueError as error:
             raise click.BadParameter("write reductions with commas, such as 8,16", param_hint="--match") from error
-    return distil(_teacher(teacher), Distillation(**given))
+    return _teacher(teacher), Distillation(**given)
 
 
 def _teacher(name: str) -> Bundle:

@@ -1,7 +1,7 @@
 """Training: start + images + recipe -> Bundle."""
 
 from .checkpoint import Row
-from .distil import Distillation, distil
+from .distil import Distillation, check_teacher, distil
 from .forward import forward_all
 from .judge import EvalPixels
 from .loop import Outcome, train
@@ -21,6 +21,7 @@ __all__ = [
     "Recipe",
     "Row",
     "Setting",
+    "check_teacher",
     "distil",
     "forward_all",
     "named_recipe",

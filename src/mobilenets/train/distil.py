@@ -26,7 +26,7 @@ from .loader import normalise
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
 
-__all__ = ["Distil", "Distillation", "distil"]
+__all__ = ["Distil", "Distillation", "check_teacher", "distil"]
 
 CACHE_BYTES = 2**30  # of answers that are kept; beyond, the teacher is asked again each time
 CACHE_BATCH = 256
@@ -64,6 +64,16 @@ def distil(teacher: Bundle, how: Distillation | None = None) -> MakeObjective:
     reduction at which one of the two has no map.
     """
     return lambda setting: Distil(setting, teacher, how or Distillation())
+
+
+def check_teacher(teacher: Bundle, labels: tuple[str, ...], how: Distillation) -> None:
+    """Whether a teacher can answer for these classes, so that it is told before anything is written.
+
+    Raises:
+        UsageError: it lacks a class, or was never trained to tell classes apart.
+    """
+    if how.weight:
+        _own_classes(teacher, labels)
 
 
 @final
