@@ -50,7 +50,7 @@ def fastest_engine(path: Path, *, threads: int | None = None, seconds: float = S
     """
     artifact, _ = read_artifact(path)
     count = default_threads() if threads is None else threads
-    installed = [name for name in engines_for(artifact.format) if is_installed(name)]
+    installed = [name for name in engines_for(artifact.format) if is_installed(name) and not ENGINES[name].runs_code]
     memory = _memory(artifact, installed, threads=count)
     with contextlib.suppress(FileFormatError):
         return read_record(memory, Choice, what="remembered choice of an engine")

@@ -28,12 +28,12 @@ def gate_images_of(bundle: Bundle, dataset: Dataset) -> GateImages:
 
 def is_fp32_of(bundle: Bundle, folder: Path, *, format_: Format) -> bool:
     """Whether the float32 artifact of this very bundle is there already."""
-    from ..errors import FileFormatError
+    from ..errors import UsageError
     from ..runtime import open_artifact
 
     try:
         there = open_artifact(folder).artifact
-    except FileFormatError:
+    except UsageError:  # broken, or a program, which is not run for this
         return False
     return there.precision == "fp32" and there.format == format_ and there.bundle_digest == bundle.digest
 

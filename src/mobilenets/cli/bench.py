@@ -92,7 +92,7 @@ def command(
 def _entries(artifact: str, engine: str | None, *, threads: int | None) -> Iterator[Entry]:
     """An argument with its engine; one for each engine with `--engine all`."""
     from ..bench import Entry
-    from ..runtime import engines_for, is_installed, read_artifact
+    from ..runtime import ENGINES, engines_for, is_installed, read_artifact
     from .engines import engine_for
 
     path, at, own = artifact.rpartition("@")
@@ -103,7 +103,8 @@ def _entries(artifact: str, engine: str | None, *, threads: int | None) -> Itera
         record, _ = read_artifact(Path(path))
         for name in engines_for(record.format):
             if is_installed(name):
-                yield Entry(path=path, engine=name)
+                # "all" names none, so a file that can run code is refused as it is without a name.
+                yield Entry(path=path, engine=None if ENGINES[name].runs_code else name)
         return
     yield Entry(path=path, engine=engine_for(Path(path), asked, threads=threads))
 

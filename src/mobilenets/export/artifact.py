@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch.cost import cost
-from ..bench import measure_all
+from ..bench import Entry, measure_all
 from ..bundle import Bundle
 from ..errors import FileFormatError, UnknownNameError
 from ..files import new_folder, write_json
 from ..records import Artifact, Format, Gate, Precision, to_json
-from ..runtime import ELSEWHERE, ENGINES, engines_for, is_installed, open_artifact, run_batches
+from ..runtime import ELSEWHERE, ENGINES, engines_for, is_installed, open_artifact, read_artifact, run_batches
 from .formats import FORMATS, Calibration, Maker
 from .gate import GateImages, Limits, check, gates_of, reference_logits
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME
@@ -151,7 +151,8 @@ def _answers(artifact: Artifact, folder: Path, images: GateImages) -> NDArray[np
         from .outside import answers_outside
 
         return answers_outside(artifact, folder, images.images)
-    return run_batches(open_artifact(folder).engine, images.images, batch_size=GATE_BATCH)
+    own, *_ = engines_for(artifact.format)
+    return run_batches(open_artifact(folder, engine=own).engine, images.images, batch_size=GATE_BATCH)
 
 
 def _versions(format: Format) -> dict[str, str]:
@@ -170,10 +171,11 @@ def _speed_gate(slow: Path, fast: Path, limit: float, *, threads: int | None) ->
     Of up to SPEED_TRIES tries the quietest counts, for each of the two: other work on the machine only ever makes a
     model look slower.
     """
+    entries = [Entry(path=str(path), engine=engines_for(read_artifact(path)[0].format)[0]) for path in (slow, fast)]
     best_before = best_after = math.inf
     rounds = 0
     for _ in range(SPEED_TRIES):
-        before, after = measure_all([slow, fast], threads=threads, seconds=SPEED_SECONDS)
+        before, after = measure_all(entries, threads=threads, seconds=SPEED_SECONDS)
         if after.median_ms <= 0:
             raise FileFormatError("a latency of 0 ms", wanted="a clock that moves", do="measure again")
         best_before, best_after = min(best_before, before.median_ms), min(best_after, after.median_ms)

@@ -87,6 +87,9 @@ class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
     package: str  # what must be importable
     extra: str | None  # what brings it; None: it comes with every installation
     needs_torch: bool = False  # no engine for a board
+    runs_code: bool = (
+        False  # opening a file runs what its maker put into it, so it is opened only when asked for by name
+    )
 
 
 def default_threads() -> int:
@@ -161,7 +164,12 @@ ENGINES: Mapping[str, EngineEntry] = MappingProxyType(
             needs_torch=True,
         ),
         "torch": EngineEntry(
-            home="torch_export:TorchExportEngine", formats=("pt2",), package="torch", extra="train", needs_torch=True
+            home="torch_export:TorchExportEngine",
+            formats=("pt2",),
+            package="torch",
+            extra="train",
+            needs_torch=True,
+            runs_code=True,  # torch.export.load unpickles, and evaluates expressions
         ),
     }
 )

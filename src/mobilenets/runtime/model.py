@@ -60,13 +60,15 @@ def open_artifact(path: Path, *, engine: str | None = None, threads: int | None 
 
     Args:
         path: the artifact's folder, its `artifact.json`, or the model file beside that.
-        engine: a key of `ENGINES`; by default the one that suits the artifact's format.
+        engine: a key of `ENGINES`; by default the one that suits the artifact's format. An engine that runs code
+            which comes with a file (`torch`) is never taken by default.
         threads: threads of the engine; by default the cores this process may use, at most 4.
 
     Raises:
         FileFormatError: not an artifact, a damaged model, or a model file that is not the one that was exported.
         UnknownNameError: no such engine.
-        UsageError: fewer than one thread, an engine for other formats, or a precision that this machine lacks.
+        UsageError: fewer than one thread, an engine for other formats, a precision that this machine lacks, or no
+            engine named for a file that can run code.
         MissingExtraError: the engine's library is not installed.
     """
     if threads is not None and threads < 1:
@@ -76,6 +78,12 @@ def open_artifact(path: Path, *, engine: str | None = None, threads: int | None 
         raise UnknownNameError("engine", name, known=ENGINES)
     artifact, folder = read_artifact(Path(path))
     default = DEFAULT_ENGINES.get(artifact.format, "")  # none for what runs elsewhere, which `open_engine` tells
+    if name is None and default and ENGINES[default].runs_code:
+        raise UsageError(
+            f"{path} is a {artifact.format} program, and opening it runs what its maker put into it",
+            wanted="files that hold numbers only, or your word that this one is yours or of somebody you trust",
+            do=f"name the engine: --engine {default}",
+        )
     files = {file: _content(folder / file, sha256=sha256) for file, sha256 in _digests(artifact).items()}
     opened = open_engine(
         name or default,
