@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .params import DURATION, SETTING, is_bundle, typed_again
+from .params import DURATION, SETTING, typed_again
+from .training import go_on, recipe_of, started_from, unused
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
     from ..compress.elastic import ElasticOutcome
-    from ..train import Recipe
 
 __all__ = ["command"]
 
@@ -91,20 +90,20 @@ def command(
 
     if out is not None and name is not None:
         raise click.UsageError("-o and --name both name the folder; give one")
-    followed = _recipe(
+    followed = recipe_of(
         recipe,
         dict(settings),
         {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed},
     )
     policy = with_policy(policy_for(widths, _sides(resolutions)), dict(shares))
-    start = _start(arch)
+    start = started_from(arch)
     dataset = open_dataset(data)
     click.echo(dataset.summary.describe(), err=True)
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
     if resume:
         folder = out or newest_run_folder("elastic", label)
     else:
-        folder = _unused(out) if out is not None else new_run_folder("elastic", label)
+        folder = unused(out) if out is not None else new_run_folder("elastic", label)
     again = typed_again(context)
     try:
         outcome = train_elastic(
@@ -122,7 +121,7 @@ def command(
         with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
             folder.rmdir()
         if isinstance(error, KeyboardInterrupt) and (folder / "checkpoint.safetensors").is_file():
-            click.echo(f"the last checkpoint is kept. To go on: {_go_on(again, folder)}", err=True)
+            click.echo(f"the last checkpoint is kept. To go on: {go_on(again, folder)}", err=True)
         raise
     if as_json:
         click.echo(json.dumps(_facts(outcome, folder), indent=2))
@@ -131,47 +130,11 @@ def command(
         context.exit(130)
 
 
-def _recipe(name: str | None, settings: dict[str, str], options: dict[str, Any]) -> Recipe:
-    """The recipe of that name or file, then --set, then the options of their own."""
-    from ..train import RECIPES, named_recipe, read_recipe, with_settings
-
-    given = {key: value for key, value in options.items() if value is not None}
-    if "epochs" in given and "seconds" in given:
-        raise click.UsageError("--epochs and --time both say how long; give one")
-    if twice := sorted(settings.keys() & given.keys()):
-        raise click.UsageError(f"--set {twice[0]} repeats an option; give one of them")
-    chosen = "short" if name is None else name
-    begun = named_recipe(chosen) if chosen in RECIPES else read_recipe(Path(chosen))
-    return with_settings(begun, {**settings, **given})
-
-
 def _sides(text: str | None) -> tuple[int, ...]:
     try:
         return () if text is None else tuple(int(word) for word in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{text!r}: write pixels with commas", param_hint="--resolutions") from error
-
-
-def _start(model: str) -> str | Bundle:
-    from ..arch import find
-    from ..bundle import read_bundle
-
-    if is_bundle(Path(model)):
-        return read_bundle(Path(model))
-    find(model)  # a wrong name is told before images are read
-    return model
-
-
-def _unused(out: Path) -> Path:
-    from ..errors import UsageError
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds something already", wanted="a new folder", do="name another, or give --resume")
-    return out
-
-
-def _go_on(again: str, folder: Path) -> str:
-    return f"{again} --resume -o {shlex.quote(str(folder))}"
 
 
 def _facts(outcome: ElasticOutcome, folder: Path) -> dict[str, Any]:
@@ -212,6 +175,6 @@ def _tell(outcome: ElasticOutcome, folder: Path, *, data: str, again: str, quiet
         words = ["mobilenets", "slice", str(folder / "best"), "--alpha", f"{outcome.grid[0].alpha:g}", "--data", data]
         lines.append(f"next: {shlex.join(words)}")
     else:
-        lines.append(f"stopped; nothing is lost. To go on: {_go_on(again, folder)}")
+        lines.append(f"stopped; nothing is lost. To go on: {go_on(again, folder)}")
     for line in lines:
         click.echo(line, err=quiet)

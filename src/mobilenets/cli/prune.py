@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .params import AMOUNT, SETTING, Amount, typed_again
+from .training import go_on, unused
 
 if TYPE_CHECKING:
     from ..arch import ArchSpec
@@ -118,7 +119,7 @@ def command(
     if resume:
         folder = out or newest_run_folder("prune", label)
     else:
-        folder = _unused(out) if out is not None else new_run_folder("prune", label)
+        folder = unused(out) if out is not None else new_run_folder("prune", label)
     again = typed_again(context)
     try:
         if dataset is None:
@@ -149,12 +150,12 @@ def command(
         with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
             folder.rmdir()
         if isinstance(error, KeyboardInterrupt) and (folder / "prune.json").is_file():
-            click.echo(f"what was done is kept. To go on: {_go_on(again, folder)}", err=True)
+            click.echo(f"what was done is kept. To go on: {go_on(again, folder)}", err=True)
         raise
     if outcome is not None and not outcome.finished:
         if as_json:
             click.echo(json.dumps({"run": str(folder), "finished": False}, indent=2))
-        click.echo(f"stopped; nothing is lost. To go on: {_go_on(again, folder)}", err=as_json)
+        click.echo(f"stopped; nothing is lost. To go on: {go_on(again, folder)}", err=as_json)
         context.exit(130)
     if as_json:
         click.echo(json.dumps(_facts(read, made, outcome, folder), indent=2))
@@ -204,18 +205,6 @@ def _measure(threads: int | None) -> Measure:
         return table.confirm(option).high_ms
 
     return measured
-
-
-def _unused(out: Path) -> Path:
-    from ..errors import UsageError
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds something already", wanted="a new folder", do="name another, or give --resume")
-    return out
-
-
-def _go_on(again: str, folder: Path) -> str:
-    return f"{again} --resume -o {shlex.quote(str(folder))}"
 
 
 def _facts(before: Bundle, after: Bundle, outcome: Pruned | None, folder: Path) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .params import DURATION, SETTING, is_bundle, typed_again
+from .training import go_on, recipe_of, started_from, unused
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..train import Distillation, Outcome, Recipe
+    from ..train import Distillation, Outcome
 
 __all__ = ["command"]
 
@@ -113,13 +114,13 @@ def command(
 
     if out is not None and name is not None:
         raise click.UsageError("-o and --name both name the folder; give one")
-    followed = _recipe(
+    followed = recipe_of(
         recipe,
         dict(settings),
         {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed, "freeze": freeze},
     )
     lesson = _lesson(teacher, {"temperature": temperature, "weight": teacher_weight, "features": match})
-    start = _start(model)
+    start = started_from(model)
     team = join_team()
     with team.leader_first():
         dataset = open_dataset(data)
@@ -135,7 +136,7 @@ def command(
     elif resume:
         folder = out or newest_run_folder("train", label)
     else:
-        folder = _unused(out) if out is not None else new_run_folder("train", label)
+        folder = unused(out) if out is not None else new_run_folder("train", label)
     folder = Path(team.share_text(str(folder)))
     again = typed_again(context)
     try:
@@ -156,7 +157,7 @@ def command(
         with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
             folder.rmdir()
         if isinstance(error, KeyboardInterrupt) and (folder / "checkpoint.safetensors").is_file():
-            click.echo(f"the last checkpoint is kept. To go on: {_go_on(again, folder)}", err=True)
+            click.echo(f"the last checkpoint is kept. To go on: {go_on(again, folder)}", err=True)
         raise
     team.leave()
     if not team.leads:
@@ -166,20 +167,6 @@ def command(
     _tell(outcome, folder, data=data, again=again, quiet=as_json)
     if not outcome.finished:
         context.exit(130)
-
-
-def _recipe(name: str | None, settings: dict[str, str], options: dict[str, Any]) -> Recipe:
-    """The recipe of that name or file, then --set, then the options of their own."""
-    from ..train import RECIPES, named_recipe, read_recipe, with_settings
-
-    given = {key: value for key, value in options.items() if value is not None}
-    if "epochs" in given and "seconds" in given:
-        raise click.UsageError("--epochs and --time both say how long; give one")
-    if twice := sorted(settings.keys() & given.keys()):
-        raise click.UsageError(f"--set {twice[0]} repeats an option; give one of them")
-    chosen = "short" if name is None else name
-    begun = named_recipe(chosen) if chosen in RECIPES else read_recipe(Path(chosen))
-    return with_settings(begun, {**settings, **given})
 
 
 def _lesson(teacher: str | None, how: dict[str, Any]) -> tuple[Bundle, Distillation] | None:
@@ -216,39 +203,6 @@ def _teacher(name: str) -> Bundle:
     )
 
 
-def _start(model: str) -> str | Bundle:
-    from ..arch import find
-    from ..bundle import read_bundle
-    from ..errors import MobileNetsError, UsageError
-
-    path = Path(model)
-    if is_bundle(path):
-        return read_bundle(path)
-    if (path / "artifact.json").is_file() or path.name == "artifact.json":
-        raise UsageError(
-            f"{model} is an artifact", wanted="a bundle, a name or a table", do="give the bundle it was exported from"
-        )
-    try:
-        find(model)  # a wrong name is told before images are read
-    except MobileNetsError:
-        if path.is_dir():
-            return read_bundle(path)  # says what is missing there
-        raise
-    return model
-
-
-def _unused(out: Path) -> Path:
-    from ..errors import UsageError
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds something already", wanted="a new folder", do="name another, or give --resume")
-    return out
-
-
-def _go_on(again: str, folder: Path) -> str:
-    return f"{again} --resume -o {shlex.quote(str(folder))}"
-
-
 def _facts(outcome: Outcome, folder: Path) -> dict[str, Any]:
     from ..records import to_json
 
@@ -275,6 +229,6 @@ def _tell(outcome: Outcome, folder: Path, *, data: str, again: str, quiet: bool)
     if outcome.finished:
         lines.append(f"next: {shlex.join(['mobilenets', 'export', str(folder / 'best'), '--data', data])}")
     else:
-        lines.append(f"stopped; nothing is lost. To go on: {_go_on(again, folder)}")
+        lines.append(f"stopped; nothing is lost. To go on: {go_on(again, folder)}")
     for line in lines:
         click.echo(line, err=quiet)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileFormatError
 from ...records import Artifact
-from .signature import check_logits, check_pixels, first_line
+from .signature import cannot_open, check_logits, check_pixels, first_line
 
 __all__ = ["ExecuTorchEngine"]
 
@@ -47,10 +47,8 @@ class ExecuTorchEngine:
             self._program = Runtime.get().load_program(files[artifact.file])
             self._forward: Any = self._program.load_method("forward")
         except (RuntimeError, ValueError) as error:
-            raise FileFormatError(
-                f"{artifact.file} cannot be opened: {first_line(error)}",
-                wanted=f"a program that ExecuTorch {self.version} runs",
-                do="export it again",
+            raise cannot_open(
+                artifact, first_line(error), wanted=f"a program that ExecuTorch {self.version} runs"
             ) from error
         self._lock = threading.Lock()
 

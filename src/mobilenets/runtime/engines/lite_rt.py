@@ -9,9 +9,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileFormatError
 from ...records import Artifact
-from .signature import check_logits, check_pixels, check_tensors, first_line
+from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
 
 __all__ = ["LiteRtEngine"]
 
@@ -44,10 +43,8 @@ class LiteRtEngine:
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise FileFormatError(
-                f"{artifact.file} cannot be opened: {first_line(error)}",
-                wanted=f"a model that LiteRT {self._version} runs",
-                do="export it again",
+            raise cannot_open(
+                artifact, first_line(error), wanted=f"a model that LiteRT {self._version} runs"
             ) from error
         check_tensors(
             artifact=artifact,
@@ -95,9 +92,5 @@ class LiteRtEngine:
                 logits = self._interpreter.get_tensor(self._logits)  # a copy
             except (ValueError, RuntimeError) as error:
                 self._batch = 0  # whatever state it is in: the next batch sets it up anew
-                raise FileFormatError(
-                    f"{self._artifact.file} fails on a batch of {len(pixels)}: {first_line(error)}",
-                    wanted="a model that answers batches of any size",
-                    do="export it again; if memory ran out, use a smaller batch",
-                ) from error
+                raise fails_on(len(pixels), self._artifact, first_line(error)) from error
         return check_logits(logits, count=len(pixels), artifact=self._artifact)

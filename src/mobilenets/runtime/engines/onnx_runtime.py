@@ -10,9 +10,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileFormatError
 from ...records import Artifact
-from .signature import check_logits, check_pixels, check_tensors, first_line
+from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
 
 __all__ = ["OnnxRuntimeEngine", "adds_in_16_bits"]
 
@@ -69,10 +68,8 @@ class OnnxRuntimeEngine:
         try:
             self._session = ort.InferenceSession(files[artifact.file], options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            raise FileFormatError(
-                f"{artifact.file} cannot be opened: {first_line(error)}",
-                wanted=f"an ONNX model that ONNX Runtime {ort.__version__} runs",
-                do="export it again",
+            raise cannot_open(
+                artifact, first_line(error), wanted=f"an ONNX model that ONNX Runtime {ort.__version__} runs"
             ) from error
         self._artifact = artifact
         self._threads = threads
@@ -113,9 +110,5 @@ class OnnxRuntimeEngine:
                 [self._artifact.output_name], {self._artifact.input_name: np.ascontiguousarray(pixels)}
             )
         except Exception as error:  # as above: no common base class
-            raise FileFormatError(
-                f"{self._artifact.file} fails on a batch of {len(pixels)}: {first_line(error)}",
-                wanted="a model that answers batches of any size",
-                do="export it again; if memory ran out, use a smaller batch",
-            ) from error
+            raise fails_on(len(pixels), self._artifact, first_line(error)) from error
         return check_logits(logits, count=len(pixels), artifact=self._artifact)

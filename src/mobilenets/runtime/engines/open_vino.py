@@ -11,9 +11,9 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileFormatError, UsageError
+from ...errors import UsageError
 from ...records import Artifact, Precision
-from .signature import check_logits, check_pixels, check_tensors, first_line
+from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
 
 __all__ = ["OpenVinoEngine", "import_openvino"]
 
@@ -55,11 +55,7 @@ class OpenVinoEngine:
             self._model = self._core.read_model(files[artifact.file], *weights)
             self._single = self._compiled(batch=1)
         except Exception as error:  # OpenVINO raises plain RuntimeErrors
-            raise FileFormatError(
-                f"{artifact.file} cannot be opened: {_reason(error)}",
-                wanted=f"a model that OpenVINO {self._version} runs",
-                do="export it again",
-            ) from error
+            raise cannot_open(artifact, _reason(error), wanted=f"a model that OpenVINO {self._version} runs") from error
         self._many: Any = None  # made when a batch of more than one comes
         self._lock = threading.Lock()
         check_tensors(
@@ -101,11 +97,7 @@ class OpenVinoEngine:
                 answer = request.infer({self._artifact.input_name: np.ascontiguousarray(pixels)}, share_inputs=True)
                 logits = answer[self._artifact.output_name]
             except Exception as error:  # as above
-                raise FileFormatError(
-                    f"{self._artifact.file} fails on a batch of {len(pixels)}: {_reason(error)}",
-                    wanted="a model that answers batches of any size",
-                    do="export it again; if memory ran out, use a smaller batch",
-                ) from error
+                raise fails_on(len(pixels), self._artifact, _reason(error)) from error
         return check_logits(logits, count=len(pixels), artifact=self._artifact)
 
     def _compiled(self, *, batch: int | None) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...errors import FileFormatError, UsageError
 from ...records import Artifact
 
-__all__ = ["check_logits", "check_pixels", "check_tensors", "first_line"]
+__all__ = ["cannot_open", "check_logits", "check_pixels", "check_tensors", "fails_on", "first_line"]
 
 
 def check_pixels(pixels: NDArray[Any], *, artifact: Artifact) -> None:
@@ -73,6 +73,20 @@ def check_tensors(
             raise FileFormatError(
                 f"{artifact.file} has the {side} {got}", wanted=f"{wanted} as artifact.json says", do="export it again"
             )
+
+
+def cannot_open(artifact: Artifact, why: str, *, wanted: str, do: str = "export it again") -> FileFormatError:
+    """The error to raise when the engine's library refuses a file: `why` is what it says, `wanted` what it runs."""
+    return FileFormatError(f"{artifact.file} cannot be opened: {why}", wanted=wanted, do=do)
+
+
+def fails_on(count: int, artifact: Artifact, why: str) -> FileFormatError:
+    """The error to raise when a file that was opened fails on a batch of `count` images."""
+    return FileFormatError(
+        f"{artifact.file} fails on a batch of {count}: {why}",
+        wanted="a model that answers batches of any size",
+        do="export it again; if memory ran out, use a smaller batch",
+    )
 
 
 def first_line(error: Exception) -> str:

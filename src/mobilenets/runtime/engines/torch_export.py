@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileFormatError
 from ...records import Artifact
-from .signature import check_logits, check_pixels, first_line
+from .signature import cannot_open, check_logits, check_pixels, fails_on, first_line
 
 __all__ = ["FACTS_FILE", "TorchExportEngine"]
 
@@ -45,8 +45,9 @@ class TorchExportEngine:
         try:
             program = torch.export.load(io.BytesIO(files[artifact.file]))
         except Exception as error:  # whatever the readers of zip, JSON and tensors raise
-            raise FileFormatError(
-                f"{artifact.file} cannot be opened: {first_line(error)}",
+            raise cannot_open(
+                artifact,
+                first_line(error),
                 wanted=f"a program that torch {torch.__version__} loads",
                 do="export it again; programs of another release of torch may not load",
             ) from error
@@ -89,9 +90,5 @@ class TorchExportEngine:
             try:
                 logits = self._network(given).numpy()
             except RuntimeError as error:
-                raise FileFormatError(
-                    f"{self._artifact.file} fails on a batch of {len(pixels)}: {first_line(error)}",
-                    wanted="a model that answers batches of any size",
-                    do="export it again; if memory ran out, use a smaller batch",
-                ) from error
+                raise fails_on(len(pixels), self._artifact, first_line(error)) from error
         return check_logits(logits, count=len(pixels), artifact=self._artifact)
