@@ -72,6 +72,19 @@ def test_json_tells_every_width_and_what_it_costs(run: Run, trained: Path, colou
     assert told["latency_ms"] is None
 
 
+def test_the_whole_network_can_teach_and_no_other_one_goes_on(run: Run, trained: Path, colours: Path) -> None:
+    words = ("prune", trained / "best", colours, "--mult-adds", "0.6x", *SHORT, *NARROW, "-o", "small")
+    code, _, _ = run(*words, "--teacher", "self", "--temperature", "2")
+    assert code == 0
+    teacher = read_bundle(Path("small/best")).history[-1]["teacher"]
+    assert (teacher["digest"], teacher["temperature"]) == (read_bundle(trained / "best").digest, 2.0)
+    code, _, _ = run(*words, "--teacher", trained / "best", "--temperature", "2", "--resume")  # the same by its path
+    assert code == 0
+    code, _, err = run(*words, "--teacher", trained / "last", "--temperature", "3", "--resume")
+    assert code == 2
+    assert "not the same as then: teacher, distillation" in err
+
+
 def test_a_latency_is_measured_here(run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mobilenets.fit.latency import LatencyTable
 
@@ -124,6 +137,8 @@ def test_ctrl_c_keeps_everything_and_the_printed_command_goes_on(
         (("--mult-adds", "0.5x", "--importance", "taylor"), "need images; give DATA"),
         (("--mult-adds", "0.5x", "--epochs", "3"), "need images; give DATA"),
         (("--mult-adds", "0.5x", "--lr", "0.1"), "give --epochs as well"),
+        (("--mult-adds", "0.5x", "--teacher", "self"), "give --epochs as well"),
+        (("--mult-adds", "0.5x", "--temperature", "2"), "are about a --teacher; give one"),
         (("--mult-adds", "0.5x", "--threads", "2"), "--threads is for --latency-ms"),
         (("--mult-adds", "0.5x", "--divisor", "0"), "divisor = 0"),
         (("--mult-adds", "0.5x", "-o", "a", "--name", "b"), "both name the folder"),

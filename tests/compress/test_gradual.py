@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from mobilenets.compress import Limits, Pruned, Target, prune_run
 from mobilenets.compress import gradual as module
 from mobilenets.data import Dataset, open_dataset
 from mobilenets.errors import UsageError
-from mobilenets.train import Recipe
+from mobilenets.train import Distillation, Recipe
 from mobilenets.train.run import train_run
 from mobilenets.train.validate import validate_bundle
 
@@ -136,6 +137,54 @@ def test_ctrl_c_while_training_keeps_everything_and_the_same_call_goes_on(
     assert stopped.steps == ()
     assert not (tmp_path / "best").exists()
     assert run(whole, shades, tmp_path, resume=True).finished
+
+
+def test_a_teacher_is_learned_from_behind_every_cut_and_told(whole: Bundle, shades: Dataset, tmp_path: Path) -> None:
+    moving = msgspec.structs.replace(RECIPE, ema=0.0)  # an average over so few steps is the start
+    made = run(whole, shades, tmp_path, recipe=moving, teacher=whole, distillation=Distillation(temperature=2.0))
+    trainings = [entry for entry in made.best.history[len(whole.history) :] if entry["step"] == "train"]
+    assert [(entry["teacher"]["digest"], entry["teacher"]["temperature"]) for entry in trainings] == [
+        (whole.digest, 2.0),
+        (whole.digest, 2.0),
+    ]
+    without = run(whole, shades, tmp_path / "without", recipe=moving)
+    assert without.best.digest != made.best.digest
+    assert [step.mult_adds for step in without.steps] == [step.mult_adds for step in made.steps]
+    assert "teacher" not in without.best.history[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"teacher": None, "distillation": None}, "teacher, distillation"),
+        ({"distillation": Distillation(weight=0.5)}, "distillation"),
+        ({"teacher": "another"}, "teacher"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_under_another_teacher(
+    whole: Bundle, shades: Dataset, tmp_path: Path, changes: dict, said: str
+) -> None:
+    told = {"steps": 1, "teacher": whole, "distillation": Distillation()}
+    run(whole, shades, tmp_path, **told)
+    if changes.get("teacher") == "another":
+        tensors = {name: tensor + 1 for name, tensor in whole.tensors.items()}
+        changes = {"teacher": replace(whole, tensors=tensors)}
+    with pytest.raises(UsageError, match=f"not the same as then: {said}; "):
+        run(whole, shades, tmp_path, **{**told, **changes}, resume=True)
+    assert run(whole, shades, tmp_path, **told, resume=True).finished
+
+
+def test_a_teacher_that_cannot_teach_is_told_before_anything_is_written(
+    whole: Bundle, shades: Dataset, tmp_path: Path
+) -> None:
+    stranger = replace(whole, labels=("bright", "dark", "striped"))
+    with pytest.raises(UsageError, match="no teacher for this data"):
+        run(whole, shades, tmp_path, teacher=stranger)
+    with pytest.raises(UsageError, match="a teacher, and no training"):
+        run(whole, shades, tmp_path, teacher=whole, recipe=None)
+    with pytest.raises(UsageError, match="distillation without a teacher"):
+        run(whole, shades, tmp_path, distillation=Distillation())
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_run_in_the_folder_is_refused(whole: Bundle, shades: Dataset, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -10,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .params import DURATION, SETTING, typed_again
-from .training import go_on, recipe_of, started_from, unused
+from .params import SETTING, typed_again
+from .training import (
+    DEVICE,
+    RECIPE_OPTIONS,
+    go_on,
+    kept_run,
+    one_folder,
+    recipe_of,
+    run_folder,
+    run_options,
+    started_from,
+)
 
 if TYPE_CHECKING:
     from ..compress.elastic import ElasticOutcome
@@ -24,19 +33,10 @@ __all__ = ["command"]
 @click.option("--arch", required=True, metavar="MODEL", help="A name, the JSON file of a table, or a bundle.")
 @click.option("--widths", default="0.25..1.0", show_default=True, metavar="W", help="A range, or some: 0.25,0.5,1.0.")
 @click.option("--resolutions", metavar="R,R", help="Input sides in pixels.  [default: one, what suits the images]")
-@click.option("--epochs", type=float, metavar="E", help="Passes over the images.  [default: the recipe's, 30]")
-@click.option("--time", "seconds", type=DURATION, metavar="T", help="Instead of --epochs: 90s, 25m, 1.5h, or seconds.")
-@click.option("--batch-size", type=int, metavar="N", help="Images per step.  [default: the recipe's, 128]")
-@click.option("--lr", type=float, help="Learning rate for a batch of 256; scaled with the batch.  [default: 0.4]")
-@click.option("--seed", type=int, help="Of weights, order, augmentation and draws of widths.  [default: 0]")
-@click.option("--recipe", metavar="R", help="v1, v2, v3, v4 (the papers'), short, or a file of YAML.  [default: short]")
-@click.option("--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field of the recipe.")
+@RECIPE_OPTIONS
 @click.option("--policy", "shares", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field of the policy.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one.")
-@click.option("--name", metavar="NAME", help="Its name below runs/elastic/.  [default: MODEL-DATA]")
-@click.option("--resume", is_flag=True, help="Go on in the folder of -o, or in the newest run of that name.")
-@click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON object.")
+@DEVICE
+@run_options("elastic")
 @click.pass_context
 def command(
     context: click.Context,
@@ -85,11 +85,10 @@ def command(
     """
     from ..compress.elastic import policy_for, train_elastic
     from ..data import open_dataset
-    from ..runs import new_run_folder, newest_run_folder, run_name
+    from ..runs import run_name
     from ..train.elastic import with_policy
 
-    if out is not None and name is not None:
-        raise click.UsageError("-o and --name both name the folder; give one")
+    one_folder(out, name)
     followed = recipe_of(
         recipe,
         dict(settings),
@@ -100,12 +99,9 @@ def command(
     dataset = open_dataset(data)
     click.echo(dataset.summary.describe(), err=True)
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
-    if resume:
-        folder = out or newest_run_folder("elastic", label)
-    else:
-        folder = unused(out) if out is not None else new_run_folder("elastic", label)
+    folder = run_folder("elastic", label, out=out, resume=resume)
     again = typed_again(context)
-    try:
+    with kept_run(folder, again, sign="checkpoint.safetensors", what="the last checkpoint"):
         outcome = train_elastic(
             start,
             dataset,
@@ -117,12 +113,6 @@ def command(
             keep_mirror="mirror" in dict(settings),
             command=again,
         )
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
-            folder.rmdir()
-        if isinstance(error, KeyboardInterrupt) and (folder / "checkpoint.safetensors").is_file():
-            click.echo(f"the last checkpoint is kept. To go on: {go_on(again, folder)}", err=True)
-        raise
     if as_json:
         click.echo(json.dumps(_facts(outcome, folder), indent=2))
     _tell(outcome, folder, data=data, again=again, quiet=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -10,46 +9,44 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .params import AMOUNT, SETTING, Amount, typed_again
-from .training import go_on, unused
+from .params import Amount, typed_again
+from .pruning import BUDGET_OPTIONS, CHOICE_OPTIONS, THREADS, latencies, one_budget, target_of
+from .training import (
+    DEVICE,
+    FINE_TUNE_LR,
+    FINE_TUNING_OPTIONS,
+    SELF,
+    fine_tuning,
+    go_on,
+    kept_run,
+    lesson_of,
+    one_folder,
+    run_folder,
+    run_options,
+    teacher_of,
+    teacher_options,
+)
 
 if TYPE_CHECKING:
     from ..arch import ArchSpec
     from ..bundle import Bundle
-    from ..compress import Allocation, Importance, Measure, Pruned, Target
-    from ..train import Recipe
+    from ..compress import Allocation, Importance, Pruned
 
 __all__ = ["command"]
-
-IMPORTANCES = ("l1", "l2", "norm", "taylor")
-ALLOCATIONS = ("global", "uniform")
-BUDGETS = ("mult_adds", "parameters", "size_mb", "latency_ms")
-FINE_TUNE_LR = 0.1  # for a batch of 256: a quarter of what begins from nothing
 
 
 @click.command(name="prune", short_help="Take the least important channels out of a network.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data", required=False)
-@click.option("--mult-adds", type=AMOUNT, metavar="N", help="The result has at most so many: 0.5x, 150M.")
-@click.option("--parameters", type=AMOUNT, metavar="N", help="Instead: at most so many trained numbers: 0.5x, 1.5M.")
-@click.option("--size-mb", type=AMOUNT, metavar="N", help="Instead: at most so many 10^6 bytes of float32: 0.5x, 4.")
-@click.option("--latency-ms", type=AMOUNT, metavar="N", help="Instead: measured here, float32 on ONNX: 0.6x, 2.5.")
-@click.option("--importance", type=click.Choice(IMPORTANCES), help="[default: taylor; l2 without DATA]")
-@click.option("--allocation", type=click.Choice(ALLOCATIONS), default="global", show_default=True)
+@BUDGET_OPTIONS
+@CHOICE_OPTIONS
 @click.option("--steps", type=int, metavar="N", help="Prune in so many steps, each followed by training.  [default: 1]")
 @click.option("--epochs", type=float, metavar="E", help="Train so long behind each step.  [default: no training]")
-@click.option("--recipe", metavar="R", help="v1, v2, v3, v4, short, or a file of YAML.  [default: short]")
-@click.option("--lr", type=float, help=f"Learning rate for a batch of 256.  [default: the recipe's; {FINE_TUNE_LR}]")
-@click.option("--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field of the recipe.")
-@click.option("--divisor", default=8, show_default=True, metavar="N", help="Widths become multiples of this.")
-@click.option("--minimum", default=8, show_default=True, metavar="N", help="No width falls below this.")
-@click.option("--least-share", default=0.1, show_default=True, metavar="S", help="Of each width, this much stays.")
-@click.option("--threads", type=int, metavar="N", help="For --latency-ms.  [default: the cores, at most 4]")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one.")
-@click.option("--name", metavar="NAME", help="Its name below runs/prune/.  [default: MODEL-DATA]")
-@click.option("--resume", is_flag=True, help="Go on in the folder of -o, or in the newest run of that name.")
-@click.option("--json", "as_json", is_flag=True, help="What came out as one JSON object.")
+@FINE_TUNING_OPTIONS
+@teacher_options("self (the network before pruning), a bundle, timm:NAME or torchvision:NAME")
+@THREADS
+@DEVICE
+@run_options("prune")
 @click.pass_context
 def command(
     context: click.Context,
@@ -61,14 +58,18 @@ def command(
     latency_ms: Amount | None,
     importance: Importance | None,
     allocation: Allocation,
+    divisor: int,
+    minimum: int,
+    least_share: float,
     steps: int | None,
     epochs: float | None,
     recipe: str | None,
     lr: float | None,
     settings: tuple[tuple[str, str], ...],
-    divisor: int,
-    minimum: int,
-    least_share: float,
+    teacher: str | None,
+    temperature: float | None,
+    teacher_weight: float | None,
+    match: str | None,
     threads: int | None,
     device: str,
     out: Path | None,
@@ -80,11 +81,16 @@ def command(
 
     BUNDLE is a folder that `mobilenets train` or `mobilenets import` wrote. DATA are the images it was trained on: with
     them channels are ranked by what the loss would lose, norms fit the narrower network, and --epochs trains it.
-    Without them the weights alone decide, and the accuracy is to be restored by training.
+    Without them the weights alone decide, and the accuracy is to be restored by training. Sizes and latencies are those
+    of float32.
 
     \b
     To half of the mult-adds, in one step, then twelve epochs of training:
         mobilenets prune runs/train/mobilenet_v2-flowers/best flowers/ --mult-adds 0.5x --epochs 12
+
+    \b
+    The same, learning from what the whole network said of each image:
+        mobilenets prune runs/train/mobilenet_v2-flowers/best flowers/ --mult-adds 0.5x --epochs 12 --teacher self
 
     \b
     Gradually, to what this machine computes in 2.5 ms:
@@ -101,27 +107,29 @@ def command(
     from ..bundle import read_bundle
     from ..compress import Limits, prune, prune_run
     from ..data import open_dataset
-    from ..runs import new_run_folder, newest_run_folder, run_name
+    from ..runs import run_name
 
-    target = _target(dict(zip(BUDGETS, (mult_adds, parameters, size_mb, latency_ms), strict=True)))
+    target = target_of(mult_adds=mult_adds, parameters=parameters, size_mb=size_mb, latency_ms=latency_ms)
+    if target is None:
+        raise click.UsageError(f"{one_budget()}: what may the result cost?")
     limits = Limits(divisor=divisor, minimum=minimum, least_share=least_share)
-    if out is not None and name is not None:
-        raise click.UsageError("-o and --name both name the folder; give one")
+    one_folder(out, name)
     if threads is not None and target.of != "latency_ms":
         raise click.UsageError("--threads is for --latency-ms; nothing else is measured")
-    followed = _recipe(recipe, dict(settings), epochs=epochs, lr=lr)
+    asked = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
+    if epochs is None and (recipe is not None or settings or lr is not None or asked is not None):
+        raise click.UsageError("--recipe, --lr, --set and --teacher are about training; give --epochs as well")
+    followed = None if epochs is None else fine_tuning(recipe, dict(settings), epochs=epochs, lr=lr)
     if data is None and (steps is not None or followed is not None or resume or importance == "taylor"):
         raise click.UsageError("--steps, --epochs, --resume and --importance taylor need images; give DATA")
     read = read_bundle(bundle)
-    measure = _measure(threads) if target.of == "latency_ms" else None
+    whose = None if asked is None else read if asked[0] == SELF else teacher_of(asked[0])
+    measure = latencies(threads=threads) if target.of == "latency_ms" else None
     dataset = None if data is None else open_dataset(data)
     label = name or run_name(read.spec.name, "pruned" if dataset is None else dataset.name)
-    if resume:
-        folder = out or newest_run_folder("prune", label)
-    else:
-        folder = unused(out) if out is not None else new_run_folder("prune", label)
+    folder = run_folder("prune", label, out=out, resume=resume)
     again = typed_again(context)
-    try:
+    with kept_run(folder, again, sign="prune.json", what="what was done"):
         if dataset is None:
             made = prune(
                 read, target, importance=importance or "l2", allocation=allocation, limits=limits, measure=measure
@@ -140,18 +148,14 @@ def command(
                 allocation=allocation,
                 limits=limits,
                 measure=measure,
+                teacher=whose,
+                distillation=None if asked is None else asked[1],
                 device=device,
                 resume=resume,
                 keep_mirror="mirror" in dict(settings),
                 command=again,
             )
             made = outcome.best
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
-            folder.rmdir()
-        if isinstance(error, KeyboardInterrupt) and (folder / "prune.json").is_file():
-            click.echo(f"what was done is kept. To go on: {go_on(again, folder)}", err=True)
-        raise
     if outcome is not None and not outcome.finished:
         if as_json:
             click.echo(json.dumps({"run": str(folder), "finished": False}, indent=2))
@@ -162,49 +166,6 @@ def command(
     else:
         for line in _told(read, made, outcome, folder, data=data, trained=followed is not None):
             click.echo(line)
-
-
-def _target(given: dict[str, Amount | None]) -> Target:
-    from ..compress import Target
-
-    asked = [(of, amount) for of, amount in given.items() if amount is not None]
-    if len(asked) != 1:
-        words = ", ".join(f"--{of.replace('_', '-')}" for of in given)
-        raise click.UsageError(f"give one of {words}: what may the result cost?")
-    ((of, amount),) = asked
-    return Target(of=of, most=amount.number, relative=amount.relative)  # type: ignore[arg-type]  # of BUDGETS
-
-
-def _recipe(name: str | None, settings: dict[str, str], *, epochs: float | None, lr: float | None) -> Recipe | None:
-    """The recipe of the training behind each step; None where there is none."""
-    from ..train import RECIPES, named_recipe, read_recipe, with_settings
-
-    if epochs is None:
-        if name is not None or settings or lr is not None:
-            raise click.UsageError("--recipe, --lr and --set are about training; give --epochs as well")
-        return None
-    if twice := sorted(settings.keys() & {"epochs", *(("lr",) if lr is not None else ())}):
-        raise click.UsageError(f"--set {twice[0]} repeats an option; give one of them")
-    begun = (
-        named_recipe("short") if name is None else named_recipe(name) if name in RECIPES else read_recipe(Path(name))
-    )
-    rate = FINE_TUNE_LR if lr is None and name is None and "lr" not in settings else lr
-    return with_settings(begun, {**settings, "epochs": epochs, **({} if rate is None else {"lr": rate})})
-
-
-def _measure(threads: int | None) -> Measure:
-    """Milliseconds that a table's network takes here for one image, at the pessimistic end, as `fit` measures."""
-    from ..arch import cost
-    from ..fit.candidates import Option
-    from ..fit.latency import LatencyTable
-
-    table = LatencyTable(threads=threads)
-
-    def measured(spec: ArchSpec) -> float:
-        option = Option(spec=spec, family=spec.name, alpha=1.0, precision="fp32", cost=cost(spec), promise=0.0)
-        return table.confirm(option).high_ms
-
-    return measured
 
 
 def _facts(before: Bundle, after: Bundle, outcome: Pruned | None, folder: Path) -> dict[str, Any]:

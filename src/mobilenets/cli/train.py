@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .params import DURATION, SETTING, is_bundle, typed_again
-from .training import go_on, recipe_of, started_from, unused
+from .params import typed_again
+from .training import (
+    DEVICE,
+    RECIPE_OPTIONS,
+    go_on,
+    kept_run,
+    lesson_of,
+    one_folder,
+    recipe_of,
+    run_folder,
+    run_options,
+    started_from,
+    teacher_of,
+    teacher_options,
+)
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..train import Distillation, Outcome
+    from ..train import Outcome
 
 __all__ = ["command"]
 
@@ -24,27 +36,15 @@ __all__ = ["command"]
 @click.command(name="train", short_help="Train a network on labelled images.")
 @click.argument("model")
 @click.argument("data")
-@click.option("--epochs", type=float, metavar="E", help="Passes over the images.  [default: the recipe's, 30]")
-@click.option("--time", "seconds", type=DURATION, metavar="T", help="Instead of --epochs: 90s, 25m, 1.5h, or seconds.")
+@RECIPE_OPTIONS
 @click.option("--resolution", type=int, metavar="R", help="Input side in pixels.  [default: what suits the images]")
 @click.option("--alpha", type=float, metavar="A", help="Width multiplier, such as 0.5.  [default: the name's]")
-@click.option("--batch-size", type=int, metavar="N", help="Images per step.  [default: the recipe's, 128]")
-@click.option("--lr", type=float, help="Learning rate for a batch of 256; scaled with the batch.  [default: 0.4]")
-@click.option("--seed", type=int, help="Of weights, order and augmentation; splits stay the same.  [default: 0]")
-@click.option("--recipe", metavar="R", help="v1, v2, v3, v4 (the papers'), short, or a file of YAML.  [default: short]")
 @click.option(
     "--freeze", metavar="F", help="Rows that keep their weights: backbone, N stages from the stem, or rows:N."
 )
-@click.option("--teacher", metavar="T", help="Learn from it too: a bundle, timm:NAME or torchvision:NAME.")
-@click.option("--temperature", type=float, metavar="T", help="That softens both networks' answers.  [default: 4]")
-@click.option("--teacher-weight", type=float, metavar="W", help="Of its answers; labels have the rest.  [default: 0.9]")
-@click.option("--match", metavar="8,16", help="Match its feature maps at these reductions.  [default: none]")
-@click.option("--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field; may be repeated.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one.")
-@click.option("--name", metavar="NAME", help="Its name below runs/train/.  [default: MODEL-DATA]")
-@click.option("--resume", is_flag=True, help="Go on in the folder of -o, or in the newest run of that name.")
-@click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON object.")
+@teacher_options("a bundle, timm:NAME or torchvision:NAME")
+@DEVICE
+@run_options("train")
 @click.pass_context
 def command(
     context: click.Context,
@@ -107,19 +107,19 @@ def command(
     confusion.png, samples.png and args.yaml.
     """
     from ..data import open_dataset
-    from ..runs import new_run_folder, newest_run_folder, run_name
+    from ..runs import run_name
     from ..train import CrossEntropy, check_teacher, distil
     from ..train.run import train_run
     from ..train.team import join_team
 
-    if out is not None and name is not None:
-        raise click.UsageError("-o and --name both name the folder; give one")
+    one_folder(out, name)
     followed = recipe_of(
         recipe,
         dict(settings),
         {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed, "freeze": freeze},
     )
-    lesson = _lesson(teacher, {"temperature": temperature, "weight": teacher_weight, "features": match})
+    asked = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
+    lesson = None if asked is None else (teacher_of(asked[0]), asked[1])
     start = started_from(model)
     team = join_team()
     with team.leader_first():
@@ -131,15 +131,10 @@ def command(
     if lesson is not None:
         check_teacher(lesson[0], dataset.labels, lesson[1])
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
-    if not team.leads:
-        folder = Path()
-    elif resume:
-        folder = out or newest_run_folder("train", label)
-    else:
-        folder = unused(out) if out is not None else new_run_folder("train", label)
+    folder = run_folder("train", label, out=out, resume=resume) if team.leads else Path()
     folder = Path(team.share_text(str(folder)))
     again = typed_again(context)
-    try:
+    with kept_run(folder, again, sign="checkpoint.safetensors", what="the last checkpoint"):
         outcome = train_run(
             start,
             dataset,
@@ -153,12 +148,6 @@ def command(
             command=again,
             objective=CrossEntropy if lesson is None else distil(*lesson),
         )
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
-            folder.rmdir()
-        if isinstance(error, KeyboardInterrupt) and (folder / "checkpoint.safetensors").is_file():
-            click.echo(f"the last checkpoint is kept. To go on: {go_on(again, folder)}", err=True)
-        raise
     team.leave()
     if not team.leads:
         return
@@ -167,40 +156,6 @@ def command(
     _tell(outcome, folder, data=data, again=again, quiet=as_json)
     if not outcome.finished:
         context.exit(130)
-
-
-def _lesson(teacher: str | None, how: dict[str, Any]) -> tuple[Bundle, Distillation] | None:
-    """The teacher and what is learned from it; None for labels alone."""
-    from ..train import Distillation
-
-    given = {key: value for key, value in how.items() if value is not None}
-    if teacher is None:
-        if given:
-            raise click.UsageError("--temperature, --teacher-weight and --match are about a --teacher; give one")
-        return None
-    if "features" in given:
-        try:
-            given["features"] = tuple(int(part) for part in given["features"].split(","))
-        except ValueError as error:
-            raise click.BadParameter("write reductions with commas, such as 8,16", param_hint="--match") from error
-    return _teacher(teacher), Distillation(**given)
-
-
-def _teacher(name: str) -> Bundle:
-    from ..bundle import read_bundle
-    from ..errors import UsageError
-
-    if is_bundle(Path(name)):
-        return read_bundle(Path(name))
-    if name.startswith(("timm:", "torchvision:", "hf:")) or Path(name).is_file():
-        from ..weights import import_weights
-
-        return import_weights(name)
-    raise UsageError(
-        f"the teacher {name} is no bundle",
-        wanted="the folder of a bundle, a checkpoint's file, timm:NAME, torchvision:NAME or hf:OWNER/NAME",
-        do="give a trained network; mobilenets import brings those of other libraries",
-    )
 
 
 def _facts(outcome: Outcome, folder: Path) -> dict[str, Any]:

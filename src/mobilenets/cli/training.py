@@ -1,20 +1,111 @@
-"""What verbs that train have in common: where they start, their recipe, and the folder of the run."""
+"""What verbs that train have in common: options, where they start, their recipe and teacher, and the run's folder."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from .params import is_bundle
+from .params import DURATION, SETTING, is_bundle
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..train import Recipe
+    from ..train import Distillation, Recipe
 
-__all__ = ["go_on", "recipe_of", "started_from", "unused"]
+__all__ = [
+    "DEVICE",
+    "FINE_TUNE_LR",
+    "FINE_TUNING_OPTIONS",
+    "RECIPE_OPTIONS",
+    "SELF",
+    "fine_tuning",
+    "go_on",
+    "kept_run",
+    "lesson_of",
+    "one_folder",
+    "recipe_of",
+    "run_folder",
+    "run_options",
+    "started_from",
+    "teacher_of",
+    "teacher_options",
+    "together",
+    "unused",
+]
+
+SELF: Final = "self"  # as --teacher: the network as it was before it was cut
+FINE_TUNE_LR: Final = 0.1  # for a batch of 256: a quarter of what begins from nothing
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which --help shows them."""
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+SET: Final = click.option(
+    "--set", "settings", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field of it; may be repeated."
+)
+RECIPE: Final = click.option(
+    "--recipe", metavar="R", help="v1, v2, v3, v4 (the papers'), short, or a file of YAML.  [default: short]"
+)
+DEVICE: Final = click.option(
+    "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps."
+)
+RECIPE_OPTIONS: Final = together(
+    click.option("--epochs", type=float, metavar="E", help="Passes over the images.  [default: the recipe's, 30]"),
+    click.option(
+        "--time", "seconds", type=DURATION, metavar="T", help="Instead of --epochs: 90s, 25m, 1.5h, or seconds."
+    ),
+    click.option("--batch-size", type=int, metavar="N", help="Images per step.  [default: the recipe's, 128]"),
+    click.option("--lr", type=float, help="Learning rate for a batch of 256; scaled with the batch.  [default: 0.4]"),
+    click.option("--seed", type=int, help="Of weights and every draw; splits stay the same.  [default: 0]"),
+    RECIPE,
+    SET,
+)
+FINE_TUNING_OPTIONS: Final = together(
+    RECIPE,
+    click.option(
+        "--lr", type=float, help=f"Learning rate for a batch of 256.  [default: the recipe's; {FINE_TUNE_LR}]"
+    ),
+    SET,
+)
+
+
+def teacher_options(who: str) -> Callable[[F], F]:
+    """What `lesson_of` reads; `who` says in --help what a teacher may be."""
+    return together(
+        click.option("--teacher", metavar="T", help=f"Learn from it too: {who}."),
+        click.option(
+            "--temperature", type=float, metavar="T", help="That softens both networks' answers.  [default: 4]"
+        ),
+        click.option(
+            "--teacher-weight", type=float, metavar="W", help="Of its answers; labels have the rest.  [default: 0.9]"
+        ),
+        click.option("--match", metavar="8,16", help="Match its feature maps at these reductions.  [default: none]"),
+    )
+
+
+def run_options(verb: str, *, named: str = "MODEL-DATA") -> Callable[[F], F]:
+    """Where the run of a verb goes, whether it goes on, and how it is told."""
+    return together(
+        click.option(
+            "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."
+        ),
+        click.option("--name", metavar="NAME", help=f"Its name below runs/{verb}/.  [default: {named}]"),
+        click.option("--resume", is_flag=True, help="Go on in the folder of -o, or in the newest run of that name."),
+        click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON object."),
+    )
 
 
 def recipe_of(name: str | None, settings: dict[str, str], options: dict[str, Any]) -> Recipe:
@@ -34,6 +125,64 @@ def recipe_of(name: str | None, settings: dict[str, str], options: dict[str, Any
     chosen = "short" if name is None else name
     begun = named_recipe(chosen) if chosen in RECIPES else read_recipe(Path(chosen))
     return with_settings(begun, {**settings, **given})
+
+
+def fine_tuning(name: str | None, settings: dict[str, str], *, epochs: float, lr: float | None) -> Recipe:
+    """`recipe_of` for a network that knows its task already: the usual recipe at a lower rate, unless one was named.
+
+    Raises:
+        click.UsageError: two options say the same thing.
+        RecipeError: no such recipe, or a field that cannot be.
+    """
+    rate = FINE_TUNE_LR if lr is None and name is None and "lr" not in settings else lr
+    return recipe_of(name, settings, {"epochs": epochs, "lr": rate})
+
+
+def lesson_of(
+    teacher: str | None, *, temperature: float | None, weight: float | None, match: str | None
+) -> tuple[str, Distillation] | None:
+    """Who teaches, as it was typed, and what is learned from it; None for labels alone.
+
+    Raises:
+        click.UsageError: something is said about a teacher that there is not.
+        RecipeError: a number that cannot be.
+    """
+    from ..train import Distillation
+
+    given: dict[str, Any] = {"temperature": temperature, "weight": weight, "features": match}
+    given = {key: value for key, value in given.items() if value is not None}
+    if teacher is None:
+        if given:
+            raise click.UsageError("--temperature, --teacher-weight and --match are about a --teacher; give one")
+        return None
+    if match is not None:
+        try:
+            given["features"] = tuple(int(part) for part in match.split(","))
+        except ValueError as error:
+            raise click.BadParameter("write reductions with commas, such as 8,16", param_hint="--match") from error
+    return teacher, Distillation(**given)
+
+
+def teacher_of(name: str) -> Bundle:
+    """The bundle of a teacher, read or imported.
+
+    Raises:
+        UsageError: no such network, or one that cannot be imported.
+    """
+    from ..bundle import read_bundle
+    from ..errors import UsageError
+
+    if is_bundle(Path(name)):
+        return read_bundle(Path(name))
+    if name.startswith(("timm:", "torchvision:", "hf:")) or Path(name).is_file():
+        from ..weights import import_weights
+
+        return import_weights(name)
+    raise UsageError(
+        f"the teacher {name} is no bundle",
+        wanted="the folder of a bundle, a checkpoint's file, timm:NAME, torchvision:NAME or hf:OWNER/NAME",
+        do="give a trained network; mobilenets import brings those of other libraries",
+    )
 
 
 def started_from(model: str) -> str | Bundle:
@@ -61,6 +210,49 @@ def started_from(model: str) -> str | Bundle:
             return read_bundle(path)  # says what is missing there
         raise
     return model
+
+
+def one_folder(out: Path | None, name: str | None) -> None:
+    """Told before anything is read.
+
+    Raises:
+        click.UsageError: both say where the run goes.
+    """
+    if out is not None and name is not None:
+        raise click.UsageError("-o and --name both name the folder; give one")
+
+
+def run_folder(verb: str, label: str, *, out: Path | None, resume: bool) -> Path:
+    """The folder of a run: `out`, or one below runs/VERB/; a new one, or that of the run that goes on.
+
+    Raises:
+        UsageError: a new one is asked for and something is in it, or none to go on with is there.
+    """
+    from ..runs import new_run_folder, newest_run_folder
+
+    if resume:
+        return out or newest_run_folder(verb, label)
+    return unused(out) if out is not None else new_run_folder(verb, label)
+
+
+@contextlib.contextmanager
+def kept_run(folder: Path, again: str, *, sign: str, what: str) -> Iterator[None]:
+    """Around what fills a run's folder: one that never began is removed, and Ctrl-C says how to go on.
+
+    Args:
+        folder: of the run.
+        again: the command, as `params.typed_again` has it.
+        sign: the file whose presence means that there is something to go on with.
+        what: is kept then, in words.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if isinstance(error, KeyboardInterrupt) and (folder / sign).is_file():
+            click.echo(f"{what} is kept. To go on: {go_on(again, folder)}", err=True)
+        raise
 
 
 def unused(out: Path) -> Path:

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..files import read_json, write_json
 from ..progress import say
 from ..records import from_json, to_json
-from ..train import CrossEntropy, MakeObjective, Recipe
+from ..train import CrossEntropy, Distillation, Recipe, check_teacher, distil
 from ..train.choose import native_side, recipe_for, store_side
 from ..train.loader import Batches
 from ..train.run import train_run
@@ -66,7 +66,8 @@ def prune_run(
     allocation: Allocation = "global",
     limits: Limits | None = None,
     measure: Measure | None = None,
-    objective: MakeObjective = CrossEntropy,
+    teacher: Bundle | None = None,
+    distillation: Distillation | None = None,
     device: str = "auto",
     resume: bool = False,
     keep_mirror: bool = False,
@@ -88,7 +89,9 @@ def prune_run(
         allocation: "uniform" or "global".
         limits: how narrow widths may become; None: the usual ones.
         measure: how long a network takes, for a target in milliseconds.
-        objective: makes what is learned from a batch.
+        teacher: what the training behind every step also learns from; the whole network is the nearest one. None: the
+            labels alone.
+        distillation: what is learned from the teacher; None: the usual.
         device: "auto", "cpu", "cuda", ...
         resume: go on with the run in `out`; without a run there, begin.
         keep_mirror: mirror as the recipe says, also where the data set says that mirrored images are others.
@@ -98,7 +101,8 @@ def prune_run(
 
     Raises:
         BudgetError: the target cannot be kept within the limits.
-        UsageError: the data has other labels, what is asked for does not go together, or `out` holds another run.
+        UsageError: the data has other labels, the teacher does not know them, what is asked for does not go together,
+            or `out` holds another run.
         DataError: images that cannot be used.
         CheckError: the network does not answer with finite numbers.
     """
@@ -110,6 +114,7 @@ def prune_run(
         )
     if steps < 1:
         raise UsageError(f"{steps} steps", wanted="at least 1", do="correct steps")
+    lesson = _lesson(teacher, distillation, recipe, dataset)
     whole = _cost(bundle, target, measure)
     most = target.absolute(whole)
     if whole <= most:
@@ -127,6 +132,8 @@ def prune_run(
         "allocation": allocation,
         "limits": to_json(Limits() if limits is None else limits),
         "recipe": None if recipe is None else to_json(recipe),
+        "teacher": None if teacher is None else teacher.digest,
+        "distillation": None if lesson is None else to_json(lesson),
     }
     top1 = _begin(out, plan, bundle, dataset, resume=resume, device=device)
     done: list[Step] = []
@@ -163,7 +170,7 @@ def prune_run(
                 resume="if_there",
                 keep_mirror=keep_mirror,
                 command=command,
-                objective=objective,
+                objective=CrossEntropy if teacher is None else distil(teacher, lesson),
             )
             if not outcome.finished:
                 return Pruned(best=outcome.best, top1=top1, steps=tuple(done), finished=False)
@@ -172,6 +179,21 @@ def prune_run(
         write_json(folder / STEP_NAME, to_json(done[-1]))
     current.write(out / "best")
     return Pruned(best=current, top1=top1, steps=tuple(done), finished=True)
+
+
+def _lesson(
+    teacher: Bundle | None, how: Distillation | None, recipe: Recipe | None, dataset: Dataset
+) -> Distillation | None:
+    """What is learned from the teacher; None without one. Whether it can teach is told before anything is written."""
+    if teacher is None:
+        if how is not None:
+            raise UsageError("distillation without a teacher", wanted="whom to learn from", do="give teacher")
+        return None
+    if recipe is None:
+        raise UsageError("a teacher, and no training", wanted="a recipe", do="give one, or leave the teacher away")
+    lesson = how or Distillation()
+    check_teacher(teacher, dataset.labels, lesson)
+    return lesson
 
 
 def _cost(bundle: Bundle, target: Target, measure: Measure | None) -> float:
