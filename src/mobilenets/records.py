@@ -137,6 +137,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     companions: dict[str, str] = {}  # files that the model file needs beside it (OpenVINO's weights) -> their SHA-256
     gates: tuple[Gate, ...] = ()
     versions: dict[str, str] = {}  # packages that made the file
+    table: dict[str, Any] = {}  # `ArchSpec.to_json()`; empty in artifacts of earlier versions
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):

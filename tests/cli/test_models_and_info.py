@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -133,8 +134,13 @@ def test_an_artifact_tells_its_gates_and_its_file(artifact: Path, run: Run) -> N
     assert out.count("passed") == len(content["gates"])
 
 
-def test_an_artifact_of_a_table_of_ones_own_says_who_knows_its_layers(artifact: Path, run: Run) -> None:
-    code, _, err = run("info", artifact, "--per-layer")
+def test_an_artifact_knows_its_table_and_one_of_before_says_who_does(artifact: Path, run: Run, tmp_path: Path) -> None:
+    assert "depthwise" in run("info", artifact, "--per-layer")[1]
+    older = shutil.copytree(artifact, tmp_path / "older")
+    record = json.loads((older / "artifact.json").read_text())
+    del record["table"]
+    (older / "artifact.json").write_text(json.dumps(record))
+    code, _, err = run("info", older, "--per-layer")
     assert code == 2
     assert "ask the same of the bundle" in err
 

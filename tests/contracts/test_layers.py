@@ -33,14 +33,20 @@ ALLOWED = {
     "weights": {"errors", "files", "records", "progress", "imagenet", "arch", "bundle", "nets"},
     "runtime": {"errors", "files", "records", "metrics", "images", "imagenet", "data"},
     "bench": {"errors", "files", "records", "runtime"},
+    "profiling": {"errors", "records", "arch", "runtime"},
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
     "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
     "fit": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
+    # The account of a compression needs what is exported and how fast it is; `compress` itself stays Bundle -> Bundle.
+    "ledger": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
     "diagnose": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime", "fit"},
     "peers": {"errors", "records", "images", "arch", "bench", "runtime"},
 }
-FIELD = ("errors", "files", "records", "progress", "metrics", "images", "imagenet", "arch", "runtime", "bench")
+FIELD = (
+    *("errors", "files", "records", "progress", "metrics", "images", "imagenet"),
+    *("arch", "runtime", "bench", "profiling"),
+)
 NOT_ON_IMPORT = {"torch", "torchvision", "onnxruntime", "openvino", "ai_edge_litert", "executorch", "onnx", "timm"}
 MODULES = sorted(
     info.name

@@ -69,7 +69,7 @@ def command(
         from ..errors import UsageError
 
         raise UsageError(
-            f"{target} is an artifact of a table that is not in the catalogue",
+            f"{target} is an artifact that does not hold its table, which is not in the catalogue",
             wanted="its table, for --per-layer, --by-type, --memory and --spec",
             do="ask the same of the bundle it was exported from",
         )
@@ -124,19 +124,12 @@ def _about_bundle(folder: Path) -> _About:
 
 
 def _about_artifact(path: Path) -> _About:
-    from ..arch import find, with_channels, with_classes
-    from ..errors import MobileNetsError
+    from ..profiling import table_of
     from ..records import to_json
     from ..runtime.artifact import read_artifact
 
     artifact, _ = read_artifact(path)
-    spec: ArchSpec | None
-    try:
-        spec = with_channels(with_classes(find(artifact.spec_name), len(artifact.labels)), artifact.preprocess.channels)
-    except MobileNetsError:  # a name of somebody's own
-        spec = None
-    if spec is not None and spec.digest != artifact.spec_digest:
-        spec = None
+    spec = table_of(artifact)
     recorded = {
         "name": artifact.spec_name,
         "parameters": artifact.parameters,

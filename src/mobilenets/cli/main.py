@@ -39,9 +39,11 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "elastic": ("elastic", "Train one set of weights for every width and resolution."),
         "slice": ("slice", "Take one width and resolution out of an elastic bundle."),
         "diagnose": ("diagnose", "Say why a network is as good as it is, and what to do."),
+        "compress": ("compress", "Distil, prune, quantise: keep what pays, account for all."),
         "quantize": ("quantize", "Make an int8 file that is as right as float32, and faster."),
         "export": ("export", "Make a file that runs without torch, and check its answers."),
         "bench": ("bench", "Measure how fast artifacts answer here."),
+        "profile": ("profile", "Say where the time goes, row by row."),
     }
 )
 # What a missing module is called, and the extra that brings it.

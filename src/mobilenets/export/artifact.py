@@ -140,6 +140,7 @@ def _write(
         file_sha256=digests.pop(file),
         companions=digests,
         versions=_versions(format),
+        table=bundle.spec.to_json(),
     )
     write_json(folder / "artifact.json", to_json(artifact))
     return artifact

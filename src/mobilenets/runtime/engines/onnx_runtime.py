@@ -5,15 +5,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...records import Artifact
+from ...records import Artifact, Precision
 from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
 
-__all__ = ["OnnxRuntimeEngine", "adds_in_16_bits"]
+__all__ = ["OnnxRuntimeEngine", "adds_in_16_bits", "session_options"]
 
 
 def adds_in_16_bits(machine: str, processor: str) -> bool:
@@ -33,6 +33,23 @@ def _processor() -> str:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def session_options(precision: Precision, *, threads: int) -> Any:
+    """How a session is opened here (`onnxruntime.SessionOptions`), for answers and for whoever measures them."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # of this session only; what it logs as an error it raises as well
+    if precision == "int8" and adds_in_16_bits(platform.machine(), _processor()):
+        # Then int8 weights are taken as unsigned bytes, which do not overflow. With VNNI it would cost half the
+        # speed and change no answer.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 @final
@@ -55,16 +72,7 @@ class OnnxRuntimeEngine:
     def __init__(self, files: Mapping[str, bytes], *, artifact: Artifact, threads: int) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 4  # of this session only; what it logs as an error it raises as well
-        if artifact.precision == "int8" and adds_in_16_bits(platform.machine(), _processor()):
-            # Then int8 weights are taken as unsigned bytes, which do not overflow. With VNNI it would cost half the
-            # speed and change no answer.
-            options.add_session_config_entry("session.x64quantprecision", "1")
+        options = session_options(artifact.precision, threads=threads)
         try:
             self._session = ort.InferenceSession(files[artifact.file], options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own

@@ -15,10 +15,19 @@ from ...errors import UsageError
 from ...records import Artifact, Precision
 from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
 
-__all__ = ["OpenVinoEngine", "import_openvino"]
+__all__ = ["OpenVinoEngine", "cpu_options", "import_openvino"]
 
 # What OpenVINO is asked to compute in. Left to itself it takes bfloat16 wherever the processor has it.
 _ARITHMETIC: Final[Mapping[Precision, str]] = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def cpu_options(precision: Precision, *, threads: int) -> dict[str, Any]:
+    """How a model is compiled here, for answers and for whoever measures them."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": _ARITHMETIC[precision],
+    }
 
 
 @final
@@ -108,9 +117,7 @@ class OpenVinoEngine:
             model.reshape({i: [batch, *list(i.partial_shape)[1:]] for i in model.inputs})
         wanted = _ARITHMETIC[self._artifact.precision]
         compiled = self._core.compile_model(
-            model,
-            "CPU",
-            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self._threads, "INFERENCE_PRECISION_HINT": wanted},
+            model, "CPU", cpu_options(self._artifact.precision, threads=self._threads)
         )
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != wanted:
