@@ -23,6 +23,7 @@ from .int8 import (
     equalized,
     prepared,
     quantized,
+    trained_ranges,
 )
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME, to_onnx
 
@@ -41,6 +42,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One way to quantise, and what it did to calibration images that it did not see."""
 
     calibration: RangeMethod
+    trained: bool = False  # ranges are those that the weights were trained with; `calibration` is of the few others
     corrected: bool = False  # biases; see `int8.corrected`
     equalized: bool = False  # channels; see `int8.equalized`
     floats: tuple[str, ...] = ()  # rows that stay float32: "rows.3", "head"
@@ -50,7 +52,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     def described(self) -> str:
         """In one line."""
-        ways = [str(self.calibration)]
+        ways = ["ranges as trained" if self.trained else str(self.calibration)]
         ways += ["biases corrected"] * self.corrected + ["channels equalised"] * self.equalized
         ways += [f"{', '.join(self.floats)} in float32"] if self.floats else []
         if self.noise is None or self.agreement is None:
@@ -79,6 +81,9 @@ def quantize(
     the logits is kept. If even that answers fewer of the images like float32 than the gate asks for, the rows that add
     most of the noise, each measured by itself, stay float32, as few as are needed and at most a third.
 
+    Where the last step of the bundle was training for int8, "auto" takes the ranges that were trained and tries
+    nothing: the weights were made for them.
+
     Fewer than 4 x LEAST_HELD images are too few to judge by; then it is min-max and nothing else. A named calibration
     is taken as it is, from all images.
 
@@ -103,6 +108,9 @@ def quantize(
         )
     graph = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
     proto = prepared(graph, bundle.preprocess, for_onnxruntime=for_onnxruntime)
+    trained = trained_ranges(bundle) if calibration == "auto" else None
+    if trained is not None:
+        return _as_trained(proto, trained, images, for_onnxruntime=for_onnxruntime)
     held = min(int(HELD * len(images)), MOST_HELD) if calibration == "auto" else 0
     if held < LEAST_HELD:
         only = Trial(calibration="minmax" if calibration == "auto" else calibration)
@@ -112,6 +120,17 @@ def quantize(
     judged = np.zeros(len(images), bool)
     judged[np.linspace(0, len(images) - 1, held).astype(np.int64)] = True
     return _Search(proto, images[~judged], images[judged], for_onnxruntime=for_onnxruntime).best()
+
+
+def _as_trained(proto: Any, trained: Ranges, images: NDArray[np.uint8], *, for_onnxruntime: bool) -> Quantized:
+    """With the ranges of the training; values that only other engines round have what is seen."""
+    ranges = {**calibrated(proto, images, method="minmax"), **trained}
+    model = quantized(proto, ranges, for_onnxruntime=for_onnxruntime)
+    judging = images[:MOST_HELD]
+    agreement, noise = _compared(_answers(proto, judging), _answers(model, judging))
+    kept = Trial(calibration="minmax", trained=True, agreement=agreement, noise=noise, n=len(judging))
+    say(f"int8, {kept.described()}")
+    return Quantized(model=model, trials=(kept,), kept=kept)
 
 
 class _Search:

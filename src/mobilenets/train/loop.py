@@ -303,7 +303,7 @@ class _Run:
     def _evaluate(self) -> None:
         began = self._now()
         judged = self.learner.judged()
-        logits = self._answers(judged)
+        logits = self._answers(self.learner.objective.answering(judged))
         if not np.isfinite(logits).all():
             raise _DivergedError
         scores = self.task.metrics(logits, self.validation.targets)

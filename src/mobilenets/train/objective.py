@@ -71,6 +71,10 @@ class Objective(Protocol):
     def told(self) -> Mapping[str, Any]:
         """JSON-like: for the history of the bundle."""
 
+    def answering(self, network: nn.Module) -> nn.Module:
+        """What answers the validation images for the weights of `network`, in evaluation mode: itself, where it is
+        used as it is; a twin that rounds as an int8 file will, where that is what is trained for."""
+
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """Add the gradients of the loss on `batch` to `.grad` of all parameters, and return the loss.
 
@@ -109,6 +113,10 @@ class CrossEntropy:
     def told(self) -> Mapping[str, Any]:
         """Nothing beyond the recipe."""
         return {}
+
+    def answering(self, network: nn.Module) -> nn.Module:
+        """Itself."""
+        return network
 
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """One pass forward and back."""

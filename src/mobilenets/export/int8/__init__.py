@@ -6,6 +6,7 @@ from .equalize import equalized
 from .prepare import prepared
 from .ranges import Range, RangeMethod, Ranges, calibrated
 from .statistics import channel_means
+from .trained import starting_ranges, trained_ranges
 
 __all__ = [
     "QUANTIZED",
@@ -18,4 +19,6 @@ __all__ = [
     "equalized",
     "prepared",
     "quantized",
+    "starting_ranges",
+    "trained_ranges",
 ]

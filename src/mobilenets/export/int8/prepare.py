@@ -11,7 +11,7 @@ What each is worth is in `docs/log.md`.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from ...records import Preprocess
 from ..onnx_graph import INPUT_NAME, OUTPUT_NAME
 from .model import Model
 
-__all__ = ["BYTES", "prepared"]
+__all__ = ["BYTES", "Centre", "centre_of", "prepared"]
 
 BYTES: Final = "input.bytes"  # the first convolution's input: whole numbers, 0 where a pixel is the mean
 CHANNELS: Final = 16  # that the depthwise kernel takes at a time; the rest of another number goes one by one
@@ -152,6 +152,23 @@ def _tied_channels(model: Model, shapes: dict[str, tuple[int, ...]]) -> _Groups:
     return groups
 
 
+class Centre(NamedTuple):
+    """What is taken from a pixel's bytes before the first convolution, (C,), in bytes."""
+
+    whole: bool  # one whole number for all channels, so that what is left of a byte is a byte
+    taken: NDArray[np.float64]
+    rest: NDArray[np.float64]  # that and the mean are so far apart; the first convolution's bias has it
+
+
+def centre_of(preprocess: Preprocess) -> Centre:
+    """The mean of the preprocessing, or one whole byte for all channels where their means are near enough to it."""
+    mean = 255 * np.array(preprocess.mean, np.float64)
+    zero = float(np.clip(np.round(mean.mean()), 0, 255))
+    if (np.abs(zero - mean) <= HALF).all():
+        return Centre(whole=True, taken=np.full_like(mean, zero), rest=zero - mean)
+    return Centre(whole=False, taken=mean, rest=np.zeros_like(mean))
+
+
 def _pixels_as_bytes(model: Model, preprocess: Preprocess) -> None:
     """Everything between the pixels and the first convolution becomes one subtraction.
 
@@ -162,19 +179,15 @@ def _pixels_as_bytes(model: Model, preprocess: Preprocess) -> None:
     conv = next((node for node in model.nodes if node.op_type == "Conv"), None)
     if conv is None or conv.input[0] != "input.normalised" or len(model.readers("input.normalised")) > 1:
         return
-    mean, std = (np.array(values, np.float64) for values in (preprocess.mean, preprocess.std))
-    channels = len(mean)
+    centre, std = centre_of(preprocess), np.array(preprocess.std, np.float64)
+    channels = len(std)
     attributes = model.attributes(conv)
     weight = model.constants[conv.input[1]].astype(np.float64)
     depthwise = attributes.get("group", 1) > 1
     weight /= 255 * (std.reshape(-1, 1, 1, 1) if depthwise else std.reshape(1, -1, 1, 1))
-    bias = model.constants[conv.input[2]].astype(np.float64)
-    zero = int(np.clip(np.round(255 * mean.mean()), 0, 255))
-    off = zero - 255 * mean
-    whole = bool((np.abs(off) <= HALF).all())
-    if whole:
-        taps = weight.sum(axis=(2, 3))
-        bias = bias + (taps[:, 0] * off if depthwise else taps @ off)
+    taps = weight.sum(axis=(2, 3))
+    added = taps[:, 0] * centre.rest if depthwise else taps @ centre.rest
+    bias = model.constants[conv.input[2]].astype(np.float64) + added
     side = preprocess.resolution
     weight, columns = _in_columns(model, conv, weight, side=side)
     if columns > 1:
@@ -185,13 +198,15 @@ def _pixels_as_bytes(model: Model, preprocess: Preprocess) -> None:
     if columns > 1:
         shape = np.array([0, side, side // columns, columns * channels], np.int64)
         value = model.node("Reshape", [value, model.constant("input.columns.shape", shape)], name="input.columns")
-    if whole:
+    if centre.whole:
         value = model.node("Transpose", [value], name="input.columns.planes", perm=[0, 3, 1, 2])
         value = model.node("Cast", [value], name="input.columns.float", to=1)
-        value = model.node("Add", [value, model.constant("input.mean", np.array(-zero, np.float32))], name=BYTES)
+        value = model.node(
+            "Add", [value, model.constant("input.mean", np.array(-centre.taken[0], np.float32))], name=BYTES
+        )
     else:
         # As long as a line of the image: three numbers at a time are slow.
-        line = np.tile(-255 * mean, side).reshape(1, 1, side // columns, columns * channels).astype(np.float32)
+        line = np.tile(-centre.taken, side).reshape(1, 1, side // columns, columns * channels).astype(np.float32)
         value = model.node("Cast", [value], name="input.columns.float", to=1)
         value = model.node("Add", [value, model.constant("input.mean", line)], name="input.columns.centred")
         value = model.node("Transpose", [value], name=BYTES, perm=[0, 3, 1, 2])
