@@ -85,6 +85,17 @@ def test_gradients_match_float64_for_every_kernel_stride_and_size(
         assert _error(value, expected) < TOLERANCE[dtype]
 
 
+def test_zeros_that_are_kept_stay_zeros_between_two_gradients() -> None:
+    for seed in (1, 2):
+        inputs, weight = _example(torch.bfloat16, 3, 8, 8)
+        output = depthwise_conv2d(inputs, weight, stride=2, padding=1)
+        signal = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+        mine = torch.autograd.grad(output, inputs, signal)[0]
+        exact = (inputs.detach().double().requires_grad_(), weight.detach().double())
+        stock = F.conv2d(*exact, None, 2, 1, 1, CHANNELS)
+        assert _error(mine, torch.autograd.grad(stock, exact[0], signal.double())[0]) < TOLERANCE[torch.bfloat16]
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_asymmetric_same_padding_by_the_caller_keeps_the_gradients_right(kernel: int) -> None:
     inputs, weight = _example(torch.float32, kernel, 8, 8)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..arch.rows import Activation, Layer
 from ..arch.spec import Norm, Padding
 from ..errors import SpecError
-from .activations import ReLU, ReLU6
 from .depthwise import DepthwiseConv2d
+from .norm_act import norm_act
 
 __all__ = ["ConvNormAct", "LayerScale", "MultiQueryAttention", "SqueezeExcite", "activation"]
 
@@ -27,9 +27,9 @@ def activation(name: Activation) -> nn.Module:
         SpecError: there is no such activation.
     """
     if name == "relu":
-        return ReLU()
+        return nn.ReLU()
     if name == "relu6":
-        return ReLU6()
+        return nn.ReLU6()
     if name == "hard_swish":
         # Not in place: on CPUs, writing bfloat16 over its own input is slower than writing it elsewhere.
         return nn.Hardswish()
@@ -102,8 +102,7 @@ class ConvNormAct(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        outputs: Tensor = self.act(self.norm(self.conv(self.pad(inputs))))
-        return outputs
+        return norm_act(self.conv(self.pad(inputs)), self.norm, self.act)
 
 
 class SqueezeExcite(nn.Module):
