@@ -1,0 +1,188 @@
+"""The steps of the ledger, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias, assert_never
+
+from ..bundle import Bundle
+from ..compress import Measure, Target, costs_of, prune_run
+from ..data import Dataset
+from ..errors import BudgetError, UsageError
+from ..records import Precision
+from ..train import distil
+from ..train.run import train_run
+from .judge import Gain
+from .records import Measured, Plan, StepName
+
+__all__ = ["STEPS", "LeftOut", "Made", "Standing", "Step", "Stopped", "Work", "over_budget"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a step starts from."""
+
+    bundle: Bundle
+    measured: Measured
+
+    @property
+    def precision(self) -> Precision:
+        """Of its artifact."""
+        return self.measured.precision
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every step may use."""
+
+    plan: Plan
+    most: float | None  # what the plan's target allows, as a number
+    dataset: Dataset
+    teacher: Bundle | None  # None: none, or the plan says "self"
+    measure: Callable[[Precision], Measure] | None
+    device: str
+    keep_mirror: bool
+    command: str
+
+
+class Made(NamedTuple):
+    """A network to be exported in that precision, and what the step has to say of it."""
+
+    bundle: Bundle
+    precision: Precision
+    note: str
+
+
+class LeftOut(NamedTuple):
+    """There was nothing to do."""
+
+    why: str
+
+
+class Stopped(NamedTuple):
+    """Ctrl-C; everything is kept, and the same step goes on."""
+
+
+Outcome: TypeAlias = Made | LeftOut | Stopped
+
+
+class Step(NamedTuple):
+    """One row of the table: how a step is done, in a folder of its own, and what it is for."""
+
+    make: Callable[[Standing, Work, Path], Outcome]
+    pays_by: tuple[Gain, ...]
+
+
+def _distilled(standing: Standing, work: Work, folder: Path) -> Outcome:
+    """The same network, trained on with a teacher."""
+    if work.plan.teacher == "self":
+        return LeftOut("a network has nothing to teach itself before it is cut")
+    if work.teacher is None:
+        return LeftOut("no teacher was given")
+    outcome = train_run(
+        standing.bundle,
+        work.dataset,
+        work.plan.recipe,
+        out=folder,
+        device=work.device,
+        resume="if_there",
+        keep_mirror=work.keep_mirror,
+        command=work.command,
+        objective=distil(work.teacher, work.plan.distillation),
+    )
+    if not outcome.finished:
+        return Stopped()
+    return Made(outcome.best, standing.precision, f"taught by {work.teacher.spec.name}")
+
+
+def _pruned(standing: Standing, work: Work, folder: Path) -> Outcome:
+    """A narrower network, trained on."""
+    plan, target = work.plan, work.plan.target
+    if target is None or work.most is None:
+        raise UsageError("pruning without a bound", wanted="target", do="give one, or leave the step prune out")
+    if over_budget(standing.measured, of=target, most=work.most) is None:
+        return LeftOut(f"{target.of} {_amount(standing.measured, target):.6g} keeps {work.most:.6g} already")
+    measure = None if work.measure is None else work.measure(standing.precision)
+    whole = measure(standing.bundle.spec) if target.of == "latency_ms" and measure is not None else None
+    most = _bound(standing, target, work.most)
+    if whole is not None and whole <= most:
+        return LeftOut(f"its table was measured with {whole:.3f} ms, which keeps {most:g} ms already")
+    made = prune_run(
+        standing.bundle,
+        work.dataset,
+        Target(of=target.of, most=most),
+        out=folder,
+        recipe=plan.recipe,
+        steps=plan.cuts,
+        importance=plan.importance,
+        allocation=plan.allocation,
+        limits=plan.limits,
+        measure=measure,
+        teacher=standing.bundle if plan.teacher == "self" else work.teacher,
+        distillation=plan.distillation,
+        device=work.device,
+        resume=True,
+        keep_mirror=work.keep_mirror,
+        command=work.command,
+    )
+    if not made.finished:
+        return Stopped()
+    cuts = [
+        f"{100 * cut.top1:.2f} %" + ("" if cut.trained_top1 is None else f", trained {100 * cut.trained_top1:.2f} %")
+        for cut in made.steps
+    ]
+    return Made(made.best, standing.precision, f"top-1 after the cut {'; '.join(cuts)}")
+
+
+def _quantised(standing: Standing, work: Work, folder: Path) -> Outcome:
+    """The same network in int8; the export does it, behind its gate."""
+    if standing.precision == "int8":
+        return LeftOut("it is int8 already")
+    return Made(standing.bundle, "int8", "")
+
+
+# The order in which they are done is the plan's; this is the usual one.
+STEPS: Final[Mapping[StepName, Step]] = MappingProxyType(
+    {
+        "distil": Step(_distilled, ("accuracy",)),
+        "prune": Step(_pruned, ("cost",)),
+        "quantise": Step(_quantised, ("cost",)),
+    }
+)
+
+
+def over_budget(measured: Measured, *, of: Target, most: float) -> str | None:
+    """How an artifact exceeds the bound; None where it keeps it. Latencies are held against their pessimistic end."""
+    amount = _amount(measured, of)
+    return None if amount <= most else f"{of.of} is {amount:.6g}, and {most:.6g} was asked for"
+
+
+def _amount(measured: Measured, target: Target) -> float:
+    if target.of == "mult_adds":
+        return measured.mult_adds
+    if target.of == "parameters":
+        return measured.parameters
+    if target.of == "size_mb":
+        return measured.size_mb
+    if target.of == "latency_ms":
+        return measured.latency.high_ms
+    assert_never(target.of)
+
+
+def _bound(standing: Standing, target: Target, most: float) -> float:
+    """The bound for pruning, which counts numbers in float32, where the ledger counts the file with its graph."""
+    if target.of != "size_mb":
+        return most
+    numbers = costs_of(standing.bundle.spec)["size_mb"]
+    share = 0.25 if standing.precision == "int8" else 1.0  # of those bytes that are in the file
+    graph = standing.measured.size_mb - share * numbers
+    if graph >= most:
+        raise BudgetError(
+            f"without any weights the file has about {graph:.4g} MB",
+            wanted=f"at most {most:.4g} MB",
+            do="allow more, or start from a network with fewer rows",
+        )
+    return (most - graph) / share
