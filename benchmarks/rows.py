@@ -6,7 +6,10 @@ from pathlib import Path
 from mobilenets.records import Environment, to_json
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("mobilenets", "torch", "onnxruntime", "numpy", "pillow", "click")
+PACKAGES = (
+    *("mobilenets", "torch", "torchvision", "timm", "onnxruntime", "openvino", "ai-edge-litert"),
+    *("numpy", "pillow", "click"),
+)
 
 
 def append(name: str, row: dict) -> None:

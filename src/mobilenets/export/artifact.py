@@ -78,15 +78,21 @@ def export(
 
 
 def write_ungated(
-    bundle: Bundle, out: Path, *, precision: Precision = "fp32", calibration: Calibration | None = None
+    bundle: Bundle,
+    out: Path,
+    *,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    calibration: Calibration | None = None,
 ) -> Artifact:
     """An artifact of a network that is not trained, to measure its speed. Its `gates` are empty; not for use.
 
     Raises:
         UsageError: int8 without calibration images, or `out` cannot be written.
+        UnknownNameError: no such format in that precision.
     """
     with new_folder(out) as part:
-        return _write(bundle, part, format="onnx", precision=precision, calibration=calibration)
+        return _write(bundle, part, format=format, precision=precision, calibration=calibration)
 
 
 def maker_of(format: Format, precision: Precision) -> Maker:
