@@ -11,49 +11,11 @@ With --out, what is there already is not trained again.
 """
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
 from rows import append
-
-
-def run(*words: str) -> tuple[dict, float]:
-    """What a verb prints with --json, and the processor seconds that it took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-m", "mobilenets", *words, "--json"], check=True, stdout=subprocess.PIPE)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return json.loads(done.stdout), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def subset(source: Path, out: Path, *, images: int) -> Path:
-    """A folder of links to some images of each class of train/, drawn with a fixed seed, and to all of test/."""
-    rng = np.random.default_rng(0)
-    for folder in sorted(path for path in (source / "train").iterdir() if path.is_dir()):
-        files = sorted(folder.iterdir())
-        to = out / "train" / folder.name
-        to.mkdir(parents=True)
-        for index in rng.permutation(len(files))[:images].tolist():
-            (to / files[index].name).symlink_to(files[index].resolve())
-    (out / "test").symlink_to((source / "test").resolve())
-    return out
-
-
-def trained(out: Path, *words: str) -> dict:
-    """Train into `out`, unless it was done before: seconds of both kinds, and what the verb said."""
-    told = out / "benchmark.json"
-    if not told.exists():
-        begun = time.monotonic()
-        said, processor = run(*words, "-o", str(out))
-        facts = {"seconds": said["rows"][-1]["seconds"], "processor_seconds": processor}
-        facts |= {"whole_seconds": time.monotonic() - begun, "model": said["model"], "grid": said.get("grid", [])}
-        told.write_text(json.dumps(facts))
-    return json.loads(told.read_text())
+from runs import judged, linked, run, trained
 
 
 def main() -> None:
@@ -74,8 +36,7 @@ def main() -> None:
         root = given.out or Path(folder)
         data = given.cifar.resolve()
         if given.images is not None:
-            data = root / f"cifar{given.images}"
-            data = data if data.exists() else subset(given.cifar, data, images=given.images)
+            data = linked(given.cifar, root / f"cifar{given.images}", images=given.images)
         measure(given, root.resolve(), str(data))
 
 
@@ -98,14 +59,13 @@ def measure(given: argparse.Namespace, root: Path, data: str) -> None:
         cut = root / f"slice-{alpha:g}"
         if not cut.exists():
             run("slice", str(root / "elastic" / "last"), "--alpha", f"{alpha:g}", "--data", data, "-o", str(cut))
-        by_itself, _ = run("val", str(root / f"alone-{alpha:g}" / "last"), data, "--split", "test")
-        sliced, _ = run("val", str(cut), data, "--split", "test")
+        by_itself, sliced = judged(root / f"alone-{alpha:g}" / "last", data), judged(cut, data)
         widths.append(
             {
                 "alpha": alpha,
-                "alone": {k: by_itself[k] for k in ("top1", "top1_low", "top1_high")},
-                "slice": {k: sliced[k] for k in ("top1", "top1_low", "top1_high")},
-                "points": round(100 * (sliced["top1"] - by_itself["top1"]), 2),
+                "alone": by_itself,
+                "slice": sliced,
+                "points": round(sliced["top1"] - by_itself["top1"], 2),
                 "alone_seconds": round(alone[alpha]["seconds"], 1),
                 "alone_processor_seconds": round(alone[alpha]["processor_seconds"], 1),
             }

@@ -1,0 +1,71 @@
+"""Verbs as processes, with what they cost; and data sets as folders of links. Shared by the long benchmarks."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["judged", "linked", "run", "trained"]
+
+
+def run(*words: str, environment: Mapping[str, str] | None = None) -> tuple[dict, float]:
+    """What a verb prints with --json, and the processor seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "mobilenets", *words, "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return json.loads(done.stdout), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def trained(out: Path, *words: str) -> dict:
+    """Train into `out`, unless it was done before: seconds of both kinds, and what the verb said.
+
+    A run that was cut off goes on.
+    """
+    told = out / "benchmark.json"
+    if not told.exists():
+        begun = time.monotonic()
+        resume = ["--resume"] if (out / "checkpoint.safetensors").exists() else []
+        said, processor = run(*words, *resume, "-o", str(out))
+        facts = {"seconds": said["rows"][-1]["seconds"], "processor_seconds": processor}
+        facts |= {"whole_seconds": time.monotonic() - begun, "model": said["model"], "grid": said.get("grid", [])}
+        facts |= {"rows": said["rows"], "cut_off_before": bool(resume)}
+        told.write_text(json.dumps(facts))
+    return json.loads(told.read_text())
+
+
+def judged(bundle: Path, data: str) -> dict:
+    """Top-1 in per cent on all of test/, with its interval."""
+    said, _ = run("val", str(bundle), data, "--split", "test")
+    return {"n": said["n"], "top1": 100 * said["top1"], "top1_95": [100 * said["top1_low"], 100 * said["top1_high"]]}
+
+
+def linked(source: Path, out: Path, *, images: int, validation: int = 0) -> Path:
+    """A folder of links to some images of each class of train/, drawn with a fixed seed, and to all of test/.
+
+    Args:
+        source: has train/ and test/ with one folder of images per class.
+        out: made, unless it is there.
+        images: of each class to train on.
+        validation: of each class for val/; 0: no val/.
+    """
+    if out.exists():
+        return out
+    rng = np.random.default_rng(0)
+    for folder in sorted(path for path in (source / "train").iterdir() if path.is_dir()):
+        files = sorted(folder.iterdir())
+        drawn = rng.permutation(len(files)).tolist()
+        parts = {"train": drawn[:images], "val": drawn[images : images + validation]}
+        for part, indices in parts.items():
+            for index in indices:
+                to = out / part / folder.name / files[index].name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.symlink_to(files[index].resolve())
+    (out / "test").symlink_to((source / "test").resolve())
+    return out
