@@ -37,6 +37,22 @@ def test_the_table_shows_the_interval_and_every_class(artifact: Path, colours: P
     assert "top-5" not in out  # three classes
 
 
+def test_balanced_accuracy_and_calibration_are_told_beside_top_1(artifact: Path, colours: Path, run: Run) -> None:
+    told = json.loads(run("val", artifact, colours, "--json")[1])
+    assert told["balanced"] == pytest.approx(np.mean([score["accuracy"] for score in told["classes"]]))
+    out = run("val", artifact, colours)[1]
+    assert f"balanced accuracy  {100 * told['balanced']:.2f} %" in out
+    assert f"calibration error  {told['calibration_error']:.4f}" in out
+
+
+def test_each_class_counts_alike_in_the_balanced_accuracy() -> None:
+    targets = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    logits = np.eye(3, dtype=np.float32)[[0, 0, 0, 0, 0, 0, 0, 1]]
+    measured = validation_of(logits, targets, labels=("a", "b", "c"), data="some", split="val")
+    assert measured.top1 == pytest.approx(7 / 8)
+    assert measured.balanced == pytest.approx((1 + 1 / 2) / 2)  # "c" has no images
+
+
 def test_fewer_classes_than_the_model_knows_are_matched_by_name(
     artifact: Path, tiny_run: ModuleType, tmp_path: Path, run: Run
 ) -> None:

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from ..data import Dataset, SplitName, prepared
 from ..errors import CheckError, DataError, UsageError
 from ..imagenet import imagenet_labels, imagenet_synsets
-from ..metrics import confusion, expected_calibration_error, softmax, top_k_accuracy, wilson_interval
+from ..metrics import (
+    balanced_accuracy,
+    confusion,
+    expected_calibration_error,
+    softmax,
+    top_k_accuracy,
+    wilson_interval,
+)
 from .evaluate import run_batches
 from .model import Model
 
@@ -42,6 +49,7 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     top1_low: float  # 95 %, Wilson
     top1_high: float
     top5: float | None  # none with five classes or fewer, where it says nothing
+    balanced: float  # mean of the classes' accuracies; those without images do not count
     calibration_error: float  # expected, 15 bins
     classes: tuple[ClassScore, ...]  # worst first; those without images are left out
 
@@ -120,6 +128,7 @@ def validation_of(
         top1_low=low,
         top1_high=high,
         top5=top_k_accuracy(logits, targets, k=5) if len(labels) > 5 else None,
+        balanced=balanced_accuracy(matrix),
         calibration_error=expected_calibration_error(softmax(logits), targets),
         classes=tuple(sorted(scores, key=lambda score: (score.accuracy, -score.n))),
     )
