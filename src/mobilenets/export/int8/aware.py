@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...nets import Network
 from ...train import Batch, CrossEntropy, MakeObjective, Setting
+from ...train.elastic import Elastic
 from .fake import Grid, twin_of
 from .ranges import Ranges
 from .trained import RANGES_KEY
@@ -35,7 +36,7 @@ def int8_aware(start: Ranges, objective: MakeObjective = CrossEntropy) -> MakeOb
     Args:
         start: ranges to begin with, from `starting_ranges` of the bundle that training starts from.
         objective: what is learned: the labels, or a teacher's answers (`train.distil`). It must call the network it is
-            given as a whole, or by its rows and head; `train.elastic`, which runs slices of it, does not.
+            given as a whole, or by its rows and head.
     """
     return lambda setting: Int8Aware(setting, start, objective)
 
@@ -46,7 +47,8 @@ class Int8Aware:
 
     Raises:
         SpecError: the network has parts that an int8 file does not compute in bytes; see `fake.twin_of`.
-        UsageError: the recipe sets norms anew for each validation, with which no range would be right.
+        UsageError: the recipe sets norms anew for each validation, with which no range would be right; or the other
+            objective trains several widths.
     """
 
     def __init__(self, setting: Setting, start: Ranges, objective: MakeObjective) -> None:
@@ -60,6 +62,12 @@ class Int8Aware:
         self._grid = Grid(start, setting.network).to(setting.device)
         self._twin = twin_of(setting.network, self._grid, self._preprocess).train()
         self._inner = objective(replace(setting, network=self._twin))
+        if isinstance(self._inner, Elastic):
+            raise UsageError(
+                "elastic training for int8",
+                wanted="one width: each has ranges of its own",
+                do="slice the elastic network, then train the slice for int8",
+            )
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:

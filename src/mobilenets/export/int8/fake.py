@@ -123,19 +123,21 @@ def twin_of(network: Network, grid: Grid, preprocess: Preprocess) -> Network:
         preprocess: how its images are normalised.
 
     Raises:
-        SpecError: it has attention, a layer scale or GELU, which an int8 file does not compute in bytes; or the file
-            rounds a value where the twin does not, or the other way round.
+        SpecError: it has attention, a layer scale or GELU; or its file rounds a value where the twin does not, or the
+            other way round.
     """
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     twin = copy.deepcopy(network, shared)
     made = _Made(grid, preprocess)
-    for path, module in list(twin.named_modules()):
+    parts = dict(twin.named_modules())
+    for path, module in parts.items():
         if isinstance(module, AttentionRowModule | LayerScale):
             raise SpecError(
                 f"{path} is {type(module).__name__}",
-                wanted="a network of convolutions: attention stays float32 in an int8 file",
+                wanted="convolutions, squeeze-and-excite and a classifier, which is all that is trained for int8",
                 do="quantise it without training for it",
             )
+    for path, module in parts.items():
         if isinstance(module, ConvNormAct):
             _put(twin, path, made.layer(module, path))
         elif isinstance(module, SqueezeExcite):
