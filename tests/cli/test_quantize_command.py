@@ -72,3 +72,44 @@ def test_a_folder_that_holds_something_else_is_left_alone(trained: Path, colours
     assert code == 2
     assert "mine holds something else" in err
     assert Path("mine/letter.txt").read_text() == "dear"
+
+
+def test_a_network_is_trained_for_int8_and_its_bundle_exports_so_later(
+    trained: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "measure_all", timed(3.0, 1.0))
+    words = ("--qat", "1", "--set", "batch_size=16", "--teacher", "self")
+    code, out, _ = run("quantize", trained / "best", colours, *words, "-o", "rose-int8", "--json")
+    assert code == 0
+    content = json.loads(out)
+    assert content["kept"]["trained"]
+    assert {"float_before", "int8_before", "float_after", "int8_after", "n"} < set(content["qat"])
+    bundle = Path(content["qat"]["bundle"])
+    assert bundle == Path("runs/quantize/tiny-colours/best")
+    assert "recipe" in (bundle.parent / "args.yaml").read_text()
+    code, out, _ = run("quantize", bundle, colours, "-o", "again-int8")
+    assert code == 0
+    assert "made by: ranges as trained" in out
+    assert (Path("again-int8") / "model.onnx").read_bytes() == (Path("rose-int8") / "model.onnx").read_bytes()
+    # The training is done, so going on with it only exports once more.
+    code, out, _ = run("quantize", trained / "best", colours, *words, "--resume", "-o", "rose-int8")
+    assert code == 0
+    assert "trained for int8: runs/quantize/tiny-colours/best" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--lr", "0.1"), "--lr is about training; give --qat EPOCHS"),
+        (("--resume",), "--resume is about training"),
+        (("--set", "lr=0.1"), "--set is about training"),
+        (("--qat", "1", "--calibration", "minmax"), "--qat trains the ranges"),
+        (("--qat", "1", "--temperature", "2"), "about a --teacher"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told_before_anything_is_read(
+    words: tuple[str, ...], told: str, run: Run
+) -> None:
+    code, _, err = run("quantize", "nowhere", "nothing", *words)
+    assert code == 2
+    assert told in err
