@@ -17,6 +17,7 @@ __all__ = [
     "balanced_accuracy",
     "confusion",
     "expected_calibration_error",
+    "mcnemar",
     "per_class_accuracy",
     "softmax",
     "top_k_accuracy",
@@ -121,6 +122,34 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     low = 0.0 if correct == 0 else max(0.0, middle - half)
     high = 1.0 if correct == n else min(1.0, middle + half)
     return low, high
+
+
+def mcnemar(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """The probability, in [0, 1], that two answers to the same images differ as much as this by chance alone.
+
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12 (1947),
+    in its exact form, two-sided: only images count that one of them gets right and the other wrong, and by chance each
+    of those is as likely one way as the other.
+
+    Args:
+        one: whether the first is right, (N,).
+        other: whether the second is right on the same images, (N,).
+
+    Raises:
+        UsageError: shapes that differ.
+    """
+    if one.shape != other.shape or one.ndim != 1:
+        raise UsageError(
+            f"one is {one.shape}, the other {other.shape}",
+            wanted="two vectors of the same length",
+            do="use the same images",
+        )
+    first, second = int((one & ~other).sum()), int((other & ~one).sum())
+    n, fewer = first + second, min(first, second)
+    # Exact integers: floats would overflow beyond a thousand images.
+    tail = sum(math.comb(n, count) for count in range(fewer + 1))
+    doubled: float = 2 * tail / 2**n
+    return min(1.0, doubled)
 
 
 def expected_calibration_error(probabilities: NDArray[Any], targets: NDArray[Any], *, bins: int = 15) -> float:

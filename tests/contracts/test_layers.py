@@ -33,7 +33,7 @@ ALLOWED = {
     "weights": {"errors", "files", "records", "progress", "imagenet", "arch", "bundle", "nets"},
     "runtime": {"errors", "files", "records", "metrics", "images", "imagenet", "data"},
     "bench": {"errors", "files", "records", "runtime"},
-    "profiling": {"errors", "records", "arch", "runtime"},
+    "profiling": {"errors", "records", "arch", "runtime", "bench"},
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
     "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
@@ -41,6 +41,7 @@ ALLOWED = {
     # The account of a compression needs what is exported and how fast it is; `compress` itself stays Bundle -> Bundle.
     "ledger": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
     "diagnose": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime", "fit"},
+    "doctor": {"errors", "records", "metrics", "imagenet", "arch", "data", "runtime"},  # reads files, not bundles
     "peers": {"errors", "records", "images", "arch", "bench", "runtime"},
 }
 FIELD = (

@@ -42,6 +42,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "compress": ("compress", "Distil, prune, quantise: keep what pays, account for all."),
         "quantize": ("quantize", "Make an int8 file that is as right as float32, and faster."),
         "export": ("export", "Make a file that runs without torch, and check its answers."),
+        "doctor": ("doctor", "Say what is wrong with a model file, or slow in it."),
         "bench": ("bench", "Measure how fast artifacts answer here."),
         "profile": ("profile", "Say where the time goes, row by row."),
     }
