@@ -10,64 +10,32 @@ With an --out that holds parts of the same run, these are not made again.
 """
 
 import argparse
-import json
 import shlex
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from rows import append
+from runs import judged, run, trained
+from verbs import exported, faster
 
 FINE_TUNE_LR = "0.1"  # as `mobilenets prune` has it, for the control
 
 
-def run(*words: str) -> dict:
-    done = subprocess.run([sys.executable, "-m", "mobilenets", *words, "--json"], check=True, stdout=subprocess.PIPE)
-    return json.loads(done.stdout)
-
-
-def judged(bundle: str, data: str) -> dict:
-    said = run("val", bundle, data, "--split", "test")
-    return {"n": said["n"], "top1": 100 * said["top1"], "top1_95": [100 * said["top1_low"], 100 * said["top1_high"]]}
-
-
-def exported(bundle: str, data: str, out: Path) -> str:
-    if not (out / "artifact.json").is_file():
-        run("export", bundle, "--data", data, "-o", str(out))
-    return str(out)
-
-
 def pruned(bundle: str, data: str, out: Path, options: list[str]) -> dict:
     resume = ["--resume"] if (out / "prune.json").is_file() else []
-    return run("prune", bundle, data, *options, *resume, "-o", str(out))
+    told, _ = run("prune", bundle, data, *options, *resume, "-o", str(out))
+    return told
 
 
 def control(bundle: str, data: str, out: Path, epochs: float) -> dict:
-    resume = ["--resume"] if (out / "checkpoint.safetensors").is_file() else []
-    run("train", bundle, data, "--epochs", f"{epochs:g}", "--lr", FINE_TUNE_LR, *resume, "-o", str(out))
-    return judged(str(out / "best"), data)
-
-
-def faster(small: str, whole: str, threads: int, seconds: float) -> dict:
-    report = run("bench", small, whole, "--threads", str(threads), "--seconds", f"{seconds:g}")
-    ratio = {row["metric"]: row["value"] for row in report["rows"] if row["metric"].startswith("latency_ratio")}
-    latencies = [row for row in report["rows"] if row["metric"] == "latency_ms"]
-    return {
-        "times_faster": ratio["latency_ratio"],
-        "times_faster_95": [ratio["latency_ratio_low"], ratio["latency_ratio_high"]],
-        "latency_ms": {name: row["value"] for name, row in zip(("pruned", "whole"), latencies, strict=True)},
-        "iqr_ms": {name: row["spread"] for name, row in zip(("pruned", "whole"), latencies, strict=True)},
-        "runs": {name: row["n"] for name, row in zip(("pruned", "whole"), latencies, strict=True)},
-        "engine": sorted(set(report["protocol"]["engines"].values())),
-        "protocol": {key: value for key, value in report["protocol"].items() if not isinstance(value, dict)},
-    }
+    trained(out, "train", bundle, data, "--epochs", f"{epochs:g}", "--lr", FINE_TUNE_LR)
+    return judged(out / "best", data)
 
 
 def one(bundle: str, given: argparse.Namespace, options: list[str], root: Path) -> None:
     out = root / Path(bundle).resolve().parent.name
     told = pruned(bundle, given.data, out / "pruned", options)
-    whole, small = judged(bundle, given.data), judged(told["best"], given.data)
+    whole, small = judged(Path(bundle), given.data), judged(Path(told["best"]), given.data)
     total = given.steps * given.epochs
     beside = control(bundle, given.data, out / "control", total) if given.control and total else None
     paths = [exported(b, given.data, out / name) for b, name in ((told["best"], "small"), (bundle, "whole"))]
@@ -83,7 +51,7 @@ def one(bundle: str, given: argparse.Namespace, options: list[str], root: Path) 
             "validation_steps": told["steps"],
             "test": {"whole": whole, "pruned": small, "whole_trained_as_long": beside},
             "points_lost": round(whole["top1"] - small["top1"], 2),
-            "speed": faster(*paths, given.threads, given.seconds),
+            "speed": faster(*paths, names=("pruned", "whole"), threads=given.threads, seconds=given.seconds),
         },
     )
 

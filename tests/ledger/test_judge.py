@@ -18,9 +18,9 @@ def ratio(low: float, high: float) -> Ratio:
 @pytest.mark.parametrize(
     ("right", "size_mb", "faster", "verdict", "said"),
     [
-        (90, 1.0, (0.9, 1.1), "kept", "0.50 times the size"),
+        (90, 1.0, (0.8, 0.9), "kept", "0.50 times the size, but 0.85 times as fast (0.80 to 0.90)"),
         (90, 2.0, (1.1, 1.3), "kept", "1.20 times as fast (1.10 to 1.30)"),
-        (90, 3.0, (1.1, 1.3), "kept", "1.20 times as fast"),
+        (90, 3.0, (1.1, 1.3), "kept", "1.20 times as fast (1.10 to 1.30), but 1.50 times the size"),
         (89, 1.0, (1.1, 1.3), "kept", "1.20 times as fast (1.10 to 1.30), 0.50 times the size"),
         (88, 1.0, (1.1, 1.3), "rolled back", "top-1 88.00 % is 2.00 points below the start's 90.00 %, and 1 may be"),
         (90, 2.0, (0.9, 1.5), "rolled back", "it brings nothing: 1.20 times as fast (0.90 to 1.50), 1.00 times the si"),

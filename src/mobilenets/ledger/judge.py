@@ -59,7 +59,7 @@ def judge(
         share = tried.size_mb / before.size_mb
         (gains if share < 1 - SMALLER else lacks).append(f"{share:.2f} times the size")
     if gains:
-        return "kept", ", ".join(gains)
+        return "kept", ", ".join(gains) + (f", but {', '.join(lacks)}" if lacks else "")
     return "rolled back", f"it brings nothing: {', '.join(lacks)}"
 
 
