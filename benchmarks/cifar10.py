@@ -1,0 +1,86 @@
+"""How accurate a MobileNet is on CIFAR-10 after some minutes of training on this machine, with several seeds.
+
+python benchmarks/cifar10.py CIFAR_FOLDER [--minutes 20] [--alpha A] [--seeds 0,1,2] [--threads T] [--out DIR] [--set F=V]
+
+CIFAR_FOLDER has train/ and test/ with one folder of images per class; a tenth of train/ is held back for validation.
+The network is V1 without its repeated rows (section 4.2 of its paper), with strides for 32 pixels: 32, 16, 8 and 4 are
+left where 224 would become 112, 56, 28, 14 and 7. `mobilenets train` gets its table as a file and the time as --time
+(validation included); all of test/ judges the weights at the end. What is in --out is not trained again.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import msgspec
+from rows import append
+from runs import judged, trained
+
+from mobilenets.arch import cost, find
+
+STRIDES = (1, 1, 2, 1, 2, 1, 1, 2, 1)  # of the nine rows
+
+
+def table(alpha: float):
+    spec = find(f"mobilenet_v1_shallow_{alpha:g}_32_s8")
+    rows = tuple(msgspec.structs.replace(row, stride=s) for row, s in zip(spec.rows, STRIDES, strict=True))
+    return msgspec.structs.replace(spec, rows=rows, name=f"mobilenet_v1_shallow_{alpha:g}_32_late")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", type=Path)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--alpha", type=float, default=1.0)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--set", action="append", default=[], help="one field of the recipe")
+    parser.add_argument("--out", type=Path, help="keep the runs here")
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    spec = table(given.alpha)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = (given.out or Path(folder)).resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        file = root / f"{spec.name}.json"
+        file.write_bytes(msgspec.json.encode(spec))
+        data = str(given.cifar.resolve())
+        # Whoever is first decodes the images for all; that is nobody's training.
+        trained(root / "warm", "train", str(file), data, "--epochs", "0.01")
+        fields = [word for field in given.set for word in ("--set", field)]
+        for seed in given.seeds.split(","):
+            out = root / f"{spec.name}-{given.minutes:g}m-{seed}"
+            told = trained(out, "train", str(file), data, "--time", f"{given.minutes:g}m", "--seed", seed, *fields)
+            found.append(
+                {
+                    "seed": int(seed),
+                    **judged(out / "last", data),
+                    "seconds": round(told["seconds"], 1),
+                    "epochs": told["rows"][-1]["epoch"],
+                    "processor_seconds": round(told["processor_seconds"], 1),
+                    "cut_off_before": told["cut_off_before"],
+                    "log": [[round(row["seconds"]), row["epoch"], round(row["eval_top1"], 2)] for row in told["rows"]],
+                }
+            )
+    top1 = [run["top1"] for run in found]
+    append(
+        "cifar10",
+        {
+            "model": spec.name,
+            "mult_adds": cost(spec).mult_adds,
+            "parameters": cost(spec).parameters,
+            "minutes": given.minutes,
+            "threads": given.threads,
+            "recipe_fields": given.set,
+            "runs": found,
+            "mean_top1": round(statistics.mean(top1), 2),
+            "spread": round(statistics.stdev(top1), 2) if len(top1) > 1 else None,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
