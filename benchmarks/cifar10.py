@@ -1,6 +1,6 @@
 """How accurate a MobileNet is on CIFAR-10 after some minutes of training on this machine, with several seeds.
 
-python benchmarks/cifar10.py CIFAR_FOLDER [--minutes 20] [--alpha A] [--seeds 0,1,2] [--threads T] [--out DIR] [--set F=V]
+python benchmarks/cifar10.py CIFAR_FOLDER [--minutes 20] [--alpha A] [--seeds 0,1,2] [--threads T] [--out DIR] ...
 
 CIFAR_FOLDER has train/ and test/ with one folder of images per class; a tenth of train/ is held back for validation.
 The network is V1 without its repeated rows (section 4.2 of its paper), with strides for 32 pixels: 32, 16, 8 and 4 are
@@ -24,9 +24,9 @@ STRIDES = (1, 1, 2, 1, 2, 1, 1, 2, 1)  # of the nine rows
 
 
 def table(alpha: float):
-    spec = find(f"mobilenet_v1_shallow_{alpha:g}_32_s8")
+    spec = find(f"mobilenet_v1_shallow_{alpha}_32_s8")
     rows = tuple(msgspec.structs.replace(row, stride=s) for row, s in zip(spec.rows, STRIDES, strict=True))
-    return msgspec.structs.replace(spec, rows=rows, name=f"mobilenet_v1_shallow_{alpha:g}_32_late")
+    return msgspec.structs.replace(spec, rows=rows, name=f"mobilenet_v1_shallow_{alpha}_32_late")
 
 
 def main() -> None:
