@@ -46,7 +46,7 @@ ALLOWED = {
 }
 FIELD = (
     *("errors", "files", "records", "progress", "metrics", "images", "imagenet"),
-    *("arch", "runtime", "bench", "profiling"),
+    *("arch", "runtime", "bench", "profiling", "doctor"),
 )
 NOT_ON_IMPORT = {"torch", "torchvision", "onnxruntime", "openvino", "ai_edge_litert", "executorch", "onnx", "timm"}
 MODULES = sorted(

@@ -1,8 +1,10 @@
 """How fast artifacts answer on this machine, measured so that two of them can be compared. No torch."""
 
 from .choose import Choice, fastest_engine
+from .energy import Meter, find_meter
 from .measure import Latency, interval_of_median, measure, measure_all
-from .pool import Entry, OpenedEngine, Worker
+from .plot import PictureFormat, draw, picture_format
+from .pool import Entry, OpenedEngine, Timed, Worker
 from .report import bench, report_of
 from .table import to_csv, to_text
 
@@ -10,13 +12,19 @@ __all__ = [
     "Choice",
     "Entry",
     "Latency",
+    "Meter",
     "OpenedEngine",
+    "PictureFormat",
+    "Timed",
     "Worker",
     "bench",
+    "draw",
     "fastest_engine",
+    "find_meter",
     "interval_of_median",
     "measure",
     "measure_all",
+    "picture_format",
     "report_of",
     "to_csv",
     "to_text",

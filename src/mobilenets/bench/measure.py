@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ..errors import UsageError
-from .pool import Entry, Worker
+from .pool import Entry, Timed, Worker
 
 __all__ = ["Latency", "interval_of_median", "measure", "measure_all"]
 
@@ -54,6 +54,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     round_medians_ms: tuple[float, ...]
     name: str = ""  # the path, and the engine where one was asked for
     facts: dict[str, float] = {}  # what is known of the model: `size_mb`, `parameters`, `mult_adds`, `resolution`
+    joules: float | None = None  # of the whole machine for one batch, the mean over all runs; None: it does not tell
+    no_energy: str = ""  # why it does not
 
     @property
     def rounds(self) -> int:
@@ -120,14 +122,14 @@ def measure_all(
         for worker in workers:
             worker.opened()
         plans = [_warm_up(worker, seconds=seconds) for worker in workers]
-        rounds: list[list[tuple[float, ...]]] = [[] for _ in workers]
+        rounds: list[list[Timed]] = [[] for _ in workers]
         spent = 0.0  # on rounds, by all
         number = 0
         while number < MIN_ROUNDS or spent < seconds * len(workers):
             for turn in range(len(workers)):
                 which = (number + turn) % len(workers)
                 start = time.perf_counter()
-                rounds[which].append(workers[which].time(runs=plans[which].runs, lead=plans[which].lead))
+                rounds[which].append(workers[which].timed(runs=plans[which].runs, lead=plans[which].lead))
                 spent += time.perf_counter() - start
             number += 1
         return tuple(
@@ -176,9 +178,10 @@ def _runs(seconds: float, latency_ms: float) -> int:
     return min(MAX_RUNS, max(1, round(1000 * seconds / max(latency_ms, 1e-3))))
 
 
-def _summary(worker: Worker, plan: _Plan, rounds: list[tuple[float, ...]], *, batch_size: int) -> Latency:
-    runs = np.concatenate([np.asarray(samples) for samples in rounds])
-    medians = tuple(median(samples) for samples in rounds)
+def _summary(worker: Worker, plan: _Plan, rounds: list[Timed], *, batch_size: int) -> Latency:
+    runs = np.concatenate([np.asarray(each.latencies_ms) for each in rounds])
+    medians = tuple(median(each.latencies_ms) for each in rounds)
+    used = [each.joules for each in rounds if each.joules is not None]
     low, high = interval_of_median(medians)
     quarter, three_quarters, p95 = np.percentile(runs, [25, 75, 95])
     opened = worker.opened()
@@ -186,6 +189,8 @@ def _summary(worker: Worker, plan: _Plan, rounds: list[tuple[float, ...]], *, ba
         path=worker.entry.path,
         name=worker.entry.name,
         facts=opened.facts,
+        joules=sum(used) / len(runs) if len(used) == len(rounds) else None,
+        no_energy=opened.no_energy,
         median_ms=median(medians),
         low_ms=low,
         high_ms=high,

@@ -18,7 +18,7 @@ import msgspec
 from .. import errors
 from ..errors import CheckError, MissingExtraError, MobileNetsError, UnknownNameError
 
-__all__ = ["Entry", "OpenedEngine", "Worker"]
+__all__ = ["Entry", "OpenedEngine", "Timed", "Worker"]
 
 REPLY_SECONDS = 300.0  # the slowest thing a worker does is to open a large model on a small board
 
@@ -46,6 +46,14 @@ class OpenedEngine(msgspec.Struct, frozen=True):
     version: str
     threads: int
     facts: dict[str, float] = {}
+    no_energy: str = ""  # why the machine tells no energy; "": it does
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """Some runs, back to back."""
+
+    latencies_ms: tuple[float, ...]
+    joules: float | None = None  # of the whole machine while they lasted; None: it does not tell
 
 
 @final
@@ -129,7 +137,11 @@ class Worker:
         return self._opened
 
     def time(self, *, runs: int, lead: int = 0) -> tuple[float, ...]:
-        """Latencies in ms of `runs` runs, back to back, after `lead` runs that are not counted.
+        """The latencies of `timed`, ms."""
+        return self.timed(runs=runs, lead=lead).latencies_ms
+
+    def timed(self, *, runs: int, lead: int = 0) -> Timed:
+        """Time `runs` runs, back to back, after `lead` runs that are not counted.
 
         Returns when the worker's threads are at rest again.
 
@@ -138,7 +150,7 @@ class Worker:
         """
         self.opened()
         self._send({"do": "time", "runs": runs, "lead": lead})
-        return tuple(self._receive()["latencies_ms"])
+        return msgspec.convert(self._receive(), Timed)
 
     def answer(self) -> list[list[float]]:
         """Logits for a few pictures, which are the same for every engine of an artifact.

@@ -16,6 +16,7 @@ __all__ = ["bench", "report_of"]
 
 NOISE: Final = "uniform random uint8 pixels, seed 0, the same for every run"
 ANSWERS: Final = "the model's answer alone, back to back; perf_counter_ns; no decoding, no resizing"
+ENERGY: Final = "joules_per_image: processors and memory of the whole machine, while the counted runs lasted"
 FROM_FILES: Final = "from image files to labels: read, decode, resize, answer; perf_counter_ns; files are in memory"
 
 
@@ -44,8 +45,8 @@ def bench(
         For each artifact: `latency_ms` (the median of one batch, spread = interquartile range over the runs) with
         `latency_ms_low` and `latency_ms_high` (its 95 % interval), `latency_ms_p95`, `_min` and `_mean`,
         `images_per_second`, and what is known of the model: `size_mb`, `parameters`, `mult_adds`, `resolution` (a peer
-        may lack some). For each artifact after the first: `latency_ratio` to the first, paired by round, with `_low`
-        and `_high`.
+        may lack some); where the machine tells its energy, `joules_per_image`. For each artifact after the first:
+        `latency_ratio` to the first, paired by round, with `_low` and `_high`.
 
     Raises:
         UsageError: bad values, or an artifact that cannot be opened.
@@ -69,6 +70,9 @@ def report_of(latencies: Sequence[Latency], *, images: int = 0) -> Report:
     for name, latency in zip(names, latencies, strict=True):
         rows += _speed(name, latency)
         rows += [ReportRow(what=name, metric=metric, value=value, n=1) for metric, value in latency.facts.items()]
+        if latency.joules is not None:
+            joules = latency.joules / latency.batch_size
+            rows.append(ReportRow(what=name, metric="joules_per_image", value=joules, n=latency.n))
     for name, latency in zip(names[1:], latencies[1:], strict=True):
         rows += _ratio(f"{name} / {names[0]}", latency, latencies[0])
     environment = Environment.capture()
@@ -92,6 +96,7 @@ def report_of(latencies: Sequence[Latency], *, images: int = 0) -> Report:
             "lead_runs_per_round": {n: x.lead_runs for n, x in zip(names, latencies, strict=True)},
             "warmup_runs": {n: x.warmup_runs for n, x in zip(names, latencies, strict=True)},
             "outliers": "none removed",
+            "energy": ENERGY if first.joules is not None else first.no_energy or "the counters went away meanwhile",
             "interval": "95 %, order statistics of the rounds' medians",
         },
     )

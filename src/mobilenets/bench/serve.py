@@ -3,7 +3,7 @@
 Requests and replies are JSON, one a line, on standard input and output:
 
     {"do": "open", "path": ..., and the rest of `OpenRequest`}  ->  {"engine": ..., "version": ..., ...}
-    {"do": "time", "runs": k, "lead": j}                        ->  {"latencies_ms": [k values]}
+    {"do": "time", "runs": k, "lead": j}  ->  {"latencies_ms": [k values], "joules": what they used, or null}
     {"do": "answer"}          ->  {"logits": the answers to a few pictures, the same for everyone}
 
 A failure is answered by {"error": <its class>, "got": ..., "wanted": ..., "do": ...}. When standard input closes the
@@ -45,6 +45,7 @@ from typing import Any, TextIO
 import msgspec
 
 from ..errors import MobileNetsError
+from .energy import Meter, find_meter
 
 __all__ = ["OpenRequest", "Subject", "serve"]
 
@@ -88,6 +89,7 @@ def serve(opener: Callable[[OpenRequest], Subject]) -> None:
 
 def _serve(requests: TextIO, replies: TextIO, opener: Callable[[OpenRequest], Subject]) -> None:
     subject: Subject | None = None
+    meter = find_meter()
     for line in requests:
         request = json.loads(line)
         what = request.pop("do")
@@ -101,9 +103,11 @@ def _serve(requests: TextIO, replies: TextIO, opener: Callable[[OpenRequest], Su
                     "version": subject.version,
                     "threads": subject.threads,
                     "facts": subject.facts,
+                    "no_energy": meter if isinstance(meter, str) else "",
                 }
             elif what == "time" and subject is not None:
-                reply = {"latencies_ms": _time(subject.once, runs=request["runs"], lead=request["lead"])}
+                latencies, joules = _time(subject.once, runs=request["runs"], lead=request["lead"], meter=meter)
+                reply = {"latencies_ms": latencies, "joules": joules}
                 _rest()
             elif what == "answer" and subject is not None:
                 reply = {"logits": subject.answer()}
@@ -116,17 +120,32 @@ def _serve(requests: TextIO, replies: TextIO, opener: Callable[[OpenRequest], Su
         replies.flush()
 
 
-def _time(once: Callable[[], Any], *, runs: int, lead: int) -> list[float]:
-    """Latencies of `runs` runs, ms, after `lead` runs that wake the threads and refill the caches."""
+def _time(once: Callable[[], Any], *, runs: int, lead: int, meter: Meter | str) -> tuple[list[float], float | None]:
+    """Latencies of `runs` runs, ms, after `lead` runs that wake the threads and refill the caches; and the joules that
+    the machine used meanwhile, where it tells."""
     clock = time.perf_counter_ns
     for _ in range(lead):
         once()
+    before = _reading(meter)
     latencies = []
     for _ in range(runs):
         start = clock()
         once()
         latencies.append((clock() - start) / 1e6)
-    return latencies
+    after = _reading(meter)
+    if isinstance(meter, str) or before is None or after is None:
+        return latencies, None
+    return latencies, meter.joules(before, after)
+
+
+def _reading(meter: Meter | str) -> tuple[int, ...] | None:
+    """What the counters say; None where there are none, or no longer."""
+    if isinstance(meter, str):
+        return None
+    try:
+        return meter.read()
+    except (OSError, ValueError):
+        return None
 
 
 def _rest() -> None:

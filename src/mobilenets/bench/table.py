@@ -35,6 +35,12 @@ def to_text(report: Report) -> str:
             low, high = (report.value(row.what, f"latency_ratio_{end}") for end in ("low", "high"))
             lines.append(f"{row.what} = {row.value:.3f} ({low:.3f} to {high:.3f}), {row.n} rounds side by side")
     protocol, environment = report.protocol, report.environment
+    joules = {row.what: row.value for row in report.rows if row.metric == "joules_per_image"}
+    if joules:
+        used = ", ".join(f"{what} {value:.3g}" for what, value in joules.items())
+        lines.append(f"joules per image, of the whole machine: {used}")
+    elif "energy" in protocol:
+        lines.append(f"energy: {protocol['energy']}")
     lines.append(
         f"{protocol['timed'].partition(';')[0]}; {protocol['threads']} thread(s), batch {protocol['batch_size']}, "
         f"{protocol['rounds']} rounds; {environment.cpu}, {environment.cores} core(s)"
@@ -46,7 +52,8 @@ def to_csv(report: Report) -> str:
     """One line per artifact; what is not known of a peer is left empty.
 
     timm's columns: infer_step_time is in ms per batch, param_count in millions, infer_gmacs in 1e9 mult-adds. Ours
-    follow: the interval and the 95th percentile in ms, the file's size, and the conditions.
+    follow: the interval and the 95th percentile in ms, the file's size, joules where the machine tells them, and the
+    conditions.
     """
     protocol = report.protocol
     lines = [
@@ -62,6 +69,7 @@ def to_csv(report: Report) -> str:
             "latency_ms_high": round(report.value(what, "latency_ms_high"), 3),
             "latency_ms_p95": round(report.value(what, "latency_ms_p95"), 3),
             "size_mb": _column(report, what, "size_mb", digits=4),
+            "joules_per_image": _column(report, what, "joules_per_image", digits=6),
             "threads": protocol["threads"],
             "engine": protocol["engines"][what],
             "cpu": report.environment.cpu,

@@ -23,21 +23,30 @@ __all__ = ["command"]
 )
 @click.option("--peers", is_flag=True, help="Time the same networks of timm and torchvision as well; needs torch.")
 @click.option("--end-to-end", "images", metavar="IMAGES", help="Time from files to labels: pictures, as for predict.")
+@click.option("--roofline", is_flag=True, help="Measure this machine's peaks too, and what holds each artifact back.")
 @click.option("--threads", type=int, metavar="N", help="Threads of the engine.  [default: the cores, at most 4]")
 @click.option("--batch-size", default=1, show_default=True, metavar="N", help="Images per run.")
 @click.option("--seconds", default=3.0, show_default=True, metavar="S", help="For each artifact, after its warm-up.")
 @click.option("--json", "as_json", is_flag=True, help="The whole report as JSON, machine and protocol included.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write timm's columns there.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png|svg",
+    help="Draw latencies with their intervals, and sizes; needs matplotlib.",
+)
 def command(
     artifacts: tuple[str, ...],
     engine: str | None,
     peers: bool,
     images: str | None,
+    roofline: bool,
     threads: int | None,
     batch_size: int,
     seconds: float,
     as_json: bool,
     csv_file: Path | None,
+    plot: Path | None,
 ) -> None:
     """Measure how fast artifacts answer on this machine. Needs no torch.
 
@@ -64,21 +73,36 @@ def command(
         mobilenets bench flowers/ --end-to-end photos/
 
     \b
+    Against what this machine could do, and which rows of the network hold it back:
+        mobilenets bench flowers/ flowers-int8/ --roofline
+
+    \b
     As it will run on the device, and for a record:
         mobilenets bench flowers/ --threads 1 --seconds 10 --json > speed.json
-        mobilenets bench flowers/ --batch-size 32 --csv speed.csv
-    """
-    from ..bench import bench, to_csv, to_text
-    from ..files import write_text
+        mobilenets bench flowers/ --batch-size 32 --csv speed.csv --plot speed.svg
 
+    Where the processor tells its energy (Linux: /sys/class/powercap, often for root only), joules per image are told.
+    """
+    if roofline and images:
+        raise click.UsageError("--roofline is about the network's answer; --end-to-end times files as well")
+    from ..bench import bench, draw, picture_format, to_csv, to_text
+    from ..files import write_bytes, write_text
+
+    kind = None if plot is None else picture_format(plot)
     entries = [entry for each in artifacts for entry in _entries(each, engine, threads=threads)]
     if peers:
         entries += _peers(entries)
     report = bench(
         entries, threads=threads, batch_size=batch_size, seconds=seconds, images=_files(images) if images else ()
     )
+    if roofline:
+        from ..profiling import with_roofline
+
+        report = with_roofline(report, entries, seconds=seconds / 3)  # a profile is a mean, and needs less
     if csv_file is not None:
         write_text(csv_file, to_csv(report))
+    if plot is not None and kind is not None:
+        write_bytes(plot, draw(report, kind=kind))
     if as_json:
         import json
 
@@ -87,6 +111,10 @@ def command(
         click.echo(json.dumps(to_json(report), indent=2))
     else:
         click.echo(to_text(report), nl=False)
+        if roofline:
+            from ..profiling import roofline_text
+
+            click.echo(roofline_text(report), nl=False)
 
 
 def _entries(artifact: str, engine: str | None, *, threads: int | None) -> Iterator[Entry]:

@@ -6,6 +6,7 @@
 from .by_row import profile, profile_of
 from .peaks import measure_peaks
 from .records import Bandwidth, Gemm, Operators, OperatorTime, Part, Peaks, Profile
+from .roofline import roofline_text, with_roofline
 from .table import table_of
 from .text import peaks_text, to_text
 
@@ -21,6 +22,8 @@ __all__ = [
     "peaks_text",
     "profile",
     "profile_of",
+    "roofline_text",
     "table_of",
     "to_text",
+    "with_roofline",
 ]
