@@ -96,7 +96,7 @@ def _latencies(axes: Any, report: Report, names: list[str]) -> None:
     axes.set_xlabel(f"ms per batch of {protocol['batch_size']}, {protocol['threads']} thread(s); bars: 95 % interval")
     axes.set_title(f"{report.title}; {report.environment.cpu}", fontsize=9, parse_math=False)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper right")
 
 
 def _sizes(axes: Any, names: list[str], sizes: Mapping[str, float]) -> None:
