@@ -98,6 +98,18 @@ def test_a_slice_that_cannot_be_is_told_and_leaves_nothing(
     assert [path.name for path in Path().iterdir()] == ["here"]
 
 
+def test_an_elastic_network_with_a_teacher_is_sliced_like_any_other(
+    table: Path, trained: Path, colours: Path, run: Run
+) -> None:
+    taught = ("--teacher", trained / "best", "--temperature", "3", "--teacher-weight", "0.5")
+    code, _, err = run("elastic", colours, "--arch", table, "--widths", "0.5,1.0", *taught, *QUICK, "-o", "wide")
+    assert code == 0, err
+    told = read_bundle(Path("wide/best")).history[-1]["teacher"]
+    assert (told["digest"], told["temperature"], told["weight"]) == (read_bundle(trained / "best").digest, 3.0, 0.5)
+    words = ("--alpha", "0.5", "--data", colours, "--device", "cpu")
+    assert run("slice", "wide/best", *words, "-o", "narrow")[0] == 0
+
+
 def test_a_bundle_of_one_width_is_not_sliced(trained: Path, colours: Path, run: Run) -> None:
     code, _, err = run("slice", trained / "best", "--alpha", "0.5", "--data", colours)
     assert code == 2
@@ -117,12 +129,16 @@ def test_a_bundle_of_one_width_is_not_sliced(trained: Path, colours: Path, run: 
         (["--lr", "1", "--set", "lr=2"], "repeats an option"),
         (["--resume"], "there is no run"),
         (["-o", "a", "--name", "b"], "give one"),
+        (["--temperature", "2"], "are about a --teacher"),
+        (["--teacher", "nobody"], "the teacher nobody is no bundle"),
+        (["--teacher", "TRAINED", "--match", "2"], "each width has maps of another number of channels"),
     ],
 )
 def test_bad_use_is_told_and_leaves_no_run_behind(
-    words: list[str], told: str, table: Path, colours: Path, run: Run
+    words: list[str], told: str, table: Path, trained: Path, colours: Path, run: Run
 ) -> None:
-    code, _, err = run("elastic", colours, "--arch", table, *words)
+    given = [str(trained / "best") if word == "TRAINED" else word for word in words]
+    code, _, err = run("elastic", colours, "--arch", table, *given)
     assert code == 2
     assert told in err.splitlines()[-1]
     assert not list(Path("runs/elastic").glob("*"))

@@ -19,6 +19,7 @@ from mobilenets.tasks import Targets
 from mobilenets.train import Batch, Distillation, EvalPixels, Outcome, Recipe, Setting, distil, train
 from mobilenets.train.answer import BundleModel
 from mobilenets.train.loader import Batches, normalise
+from mobilenets.train.teacher import Teacher
 
 SIDE = 16
 LABELS = ("a", "b", "c")
@@ -107,7 +108,7 @@ def test_the_loss_is_hintons_with_the_teachers_own_preprocessing(tiny_run: Modul
 def test_classes_are_matched_by_name_and_a_teacher_may_know_more(tiny_run: ModuleType) -> None:
     wise = teacher(labels=("c", "x", "a", "b"))
     made = setting(tiny_run, Recipe(epochs=1.0))
-    said, _ = distil(wise)(made)._answer(batch_of(made).images)
+    said = Teacher(made, wise).logits(batch_of(made))
     whole = BundleModel(wise, device="cpu").run(Source().uniform[:8])
     np.testing.assert_allclose(said.numpy(), whole[:, [2, 3, 0]], rtol=1e-3, atol=1e-4)
 
@@ -131,7 +132,7 @@ def test_a_grey_student_may_have_a_teacher_who_sees_colours_and_not_the_other_wa
         with pytest.raises(UsageError, match="the teacher takes images of 1 channel"):
             distil(teacher(channels=theirs))(made)
         return
-    said, _ = distil(teacher(channels=theirs))(made)._answer(batch_of(made).images)
+    said = Teacher(made, teacher(channels=theirs)).logits(batch_of(made))
     grey = np.repeat(Source().uniform[:8, ..., :1], 3, axis=3)
     wanted = BundleModel(teacher(channels=theirs), device="cpu").run(grey)
     np.testing.assert_allclose(said.numpy(), wanted, rtol=1e-3, atol=1e-4)
@@ -144,14 +145,12 @@ def test_a_teacher_at_another_resolution_sees_the_images_at_its_own(tiny_run: Mo
 
 def test_kept_answers_of_fixed_views_are_those_that_the_teacher_gives(tiny_run: ModuleType) -> None:
     still, moving = setting(tiny_run, Recipe(epochs=1.0, **STILL)), setting(tiny_run, Recipe(epochs=1.0))
-    kept, asked = distil(teacher())(still), distil(teacher())(moving)
-    assert (kept._keeps, asked._keeps) == (True, False)
+    kept, asked = Teacher(still, teacher()), Teacher(moving, teacher())
+    assert (kept.keeps, asked.keeps) == (True, False)
     batch = batch_of(still, count=40)
-    torch.testing.assert_close(kept._ask_teacher(batch)[0], asked._ask_teacher(batch)[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept.logits(batch), asked.logits(batch), rtol=1e-4, atol=1e-5)
     shuffled = Batch(batch.images, batch.targets, np.arange(40)[::-1].copy())
-    torch.testing.assert_close(
-        kept._ask_teacher(shuffled)[0], asked._ask_teacher(batch)[0].flip(0), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(kept.logits(shuffled), asked.logits(batch).flip(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_student_learns_what_no_label_says(tiny_run: ModuleType, tmp_path: Path) -> None:

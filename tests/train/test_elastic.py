@@ -1,5 +1,6 @@
 """Several widths in a step: which, from which images, with which gradients, and the same after a stop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from making import settled_bundle
 from mobilenets.arch import ArchSpec, BottleneckRow, ClassifierHead, ConvRow, Norm, compose
 from mobilenets.arch.narrower import narrower
+from mobilenets.bundle import Bundle
 from mobilenets.errors import RecipeError, SpecError, UsageError
 from mobilenets.nets import build, load_tensors, tensors_of
 from mobilenets.nets.nested import places_in
 from mobilenets.records import Preprocess
 from mobilenets.tasks import Targets
-from mobilenets.train import Batch, EvalPixels, Outcome, Recipe, Setting, train
+from mobilenets.train import Batch, Distillation, EvalPixels, Outcome, Recipe, Setting, train
 from mobilenets.train.elastic import Elastic, ElasticPolicy, elastic, with_policy
-from mobilenets.train.loader import Batches
+from mobilenets.train.loader import Batches, normalise
 
 SIDE = 16
 RECIPE = Recipe(epochs=4.0, batch_size=16, lr=0.1, precision="fp32", label_smoothing=0.0)
@@ -180,11 +183,79 @@ def test_a_list_of_widths_draws_from_the_list_only() -> None:
     assert {one.alpha for s in range(40) for one in objective.passes(s, count=16)[1:-1]} == {0.5, 0.75}
 
 
+def wise() -> Bundle:
+    """A teacher for the three classes, in another order and with one more, at another resolution."""
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.1, resolution=SIDE + 4, stride="small", classes=4))
+    return replace(bundle, labels=("c", "more", "a", "b"))
+
+
+def pictures(count: int = 16) -> Batch:
+    """The first training images, as the loop would hand them over."""
+    source = Pictures()
+    images = normalise(torch.from_numpy(source.uniform[:count].copy()), Preprocess(resolution=SIDE))
+    return Batch(images, Targets(torch.from_numpy(source.targets[:count])), np.arange(count))
+
+
+STILL = Recipe(epochs=4.0, precision="fp32", label_smoothing=0.0, mirror=False, crop_padding=0.0)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, STILL], ids=["asked each time", "answers kept"])
+def test_a_teachers_answers_stand_beside_the_labels_for_every_width(recipe: Recipe) -> None:
+    policy = ElasticPolicy(narrowest=0.5, between=0, resolutions=(12, 16), largest=0.75, smallest=0.5, distil=0.25)
+    data, setting = pictures(), setting_of(table(), recipe)
+    objective = Elastic(setting, policy, teacher=wise(), how=Distillation(temperature=3.0, weight=0.7))
+    step = next(s for s in range(40) if [p.resolution for p in objective.passes(s, count=16)] == [16, 12])
+    first, second = objective.passes(step, count=16)
+    narrow = alone(setting.network, table(), 0.5)
+    # With its own preprocessing, and at the resolution it has also for what the narrow network sees smaller.
+    network = build(wise().spec).eval()
+    load_tensors(network, wise().tensors)
+    with torch.no_grad():
+        pixels = torch.from_numpy(Pictures().uniform[:16].copy())
+        larger = F.interpolate(
+            normalise(pixels, wise().preprocess), (SIDE + 4, SIDE + 4), mode="bilinear", antialias=True
+        )
+        knows = network(larger)[:, [2, 3, 0]]
+
+    def lesson(logits: Tensor, part: slice) -> Tensor:
+        hot, own = F.softmax(knows[part] / 3, dim=1), F.log_softmax(logits / 3, dim=1)
+        soft = (hot * (hot.log() - own)).sum(dim=1).mean()
+        return 0.3 * F.cross_entropy(logits, data.targets.classes[part]) + 0.7 * 9 * soft
+
+    logits = setting.network(data.images[first.images])
+    lesson(logits, first.images).backward()
+    widest = logits.detach().softmax(1)[second.images]
+    trusted = 0.25 * widest.gather(1, data.targets.classes[second.images, None]).mean()
+    small = F.interpolate(data.images[second.images], (12, 12), mode="bilinear", antialias=True)
+    own = narrow(small)
+    ((1 - trusted) * lesson(own, second.images) + trusted * F.cross_entropy(own, widest)).backward()
+    wanted = {name: p.grad.clone() for name, p in setting.network.named_parameters()}
+    places = places_in(table(), narrower(table(), 0.5))
+    for name, p in narrow.named_parameters():
+        wanted[name][places[name]] += p.grad
+    setting.network.zero_grad(set_to_none=True)
+    objective.learn(data, step=step)
+    for name, p in setting.network.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_teacher_of_other_classes_or_of_maps_is_refused() -> None:
+    with pytest.raises(UsageError, match="no teacher for this data"):
+        Elastic(setting_of(table()), ElasticPolicy(narrowest=0.25), teacher=replace(wise(), labels=tuple("abxy")))
+    with pytest.raises(UsageError, match="maps are to be matched at 2 in an elastic training"):
+        Elastic(setting_of(table()), ElasticPolicy(narrowest=0.25), teacher=wise(), how=Distillation(features=(2,)))
+
+
 def run(
-    out: Path, *, stop_at: int | None = None, resume: str = "never", policy: ElasticPolicy | None = None
+    out: Path,
+    *,
+    stop_at: int | None = None,
+    resume: str = "never",
+    policy: ElasticPolicy | None = None,
+    teacher: Bundle | None = None,
 ) -> Outcome:
     pictures, spec = Pictures(), table()
-    make = elastic(policy or ElasticPolicy(narrowest=0.25, resolutions=(12, 16)))
+    make = elastic(policy or ElasticPolicy(narrowest=0.25, resolutions=(12, 16)), teacher=teacher)
 
     def stopping(setting: Setting) -> Elastic:
         objective = make(setting)
@@ -212,16 +283,23 @@ def run(
     )
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("teacher", [None, wise()], ids=["alone", "with a teacher"])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(
+    teacher: Bundle | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mobilenets.train.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = run(tmp_path / "whole")
+    whole = run(tmp_path / "whole", teacher=teacher)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "part", stop_at=7)
-    rest = run(tmp_path / "part", resume="must")
+        run(tmp_path / "part", stop_at=7, teacher=teacher)
+    rest = run(tmp_path / "part", resume="must", teacher=teacher)
     assert rest.last.digest == whole.last.digest
-    assert rest.last.history[-1]["elastic"]["narrowest"] == 0.25
-    with pytest.raises(UsageError, match="not the same as then: the objective"):
-        run(tmp_path / "part", resume="must", policy=ElasticPolicy(narrowest=0.5, resolutions=(12, 16)))
+    told = rest.last.history[-1]
+    assert told["elastic"]["narrowest"] == 0.25
+    assert told.get("teacher", {}).get("digest") == (None if teacher is None else teacher.digest)
+    other = {"teacher": None if teacher is not None else wise()}
+    for changed in ({"policy": ElasticPolicy(narrowest=0.5, resolutions=(12, 16)), "teacher": teacher}, other):
+        with pytest.raises(UsageError, match="not the same as then: the objective"):
+            run(tmp_path / "part", resume="must", **changed)
 
 
 def test_bf16_keeps_the_weights_and_their_gradients_in_float32() -> None:

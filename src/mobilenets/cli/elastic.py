@@ -15,11 +15,14 @@ from .training import (
     RECIPE_OPTIONS,
     go_on,
     kept_run,
+    lesson_of,
     one_folder,
     recipe_of,
     run_folder,
     run_options,
     started_from,
+    teacher_of,
+    teacher_options,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ __all__ = ["command"]
 @click.option("--resolutions", metavar="R,R", help="Input sides in pixels.  [default: one, what suits the images]")
 @RECIPE_OPTIONS
 @click.option("--policy", "shares", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field of the policy.")
+@teacher_options("a bundle, timm:NAME or torchvision:NAME")
 @DEVICE
 @run_options("elastic")
 @click.pass_context
@@ -52,6 +56,10 @@ def command(
     recipe: str | None,
     settings: tuple[tuple[str, str], ...],
     shares: tuple[tuple[str, str], ...],
+    teacher: str | None,
+    temperature: float | None,
+    teacher_weight: float | None,
+    match: str | None,
     device: str,
     out: Path | None,
     name: str | None,
@@ -71,6 +79,10 @@ def command(
     \b
     Some widths only, the widest on all images:
         mobilenets elastic flowers/ --arch mobilenet_v3_large --widths 0.5,0.75,1.0 --policy largest=1.0
+
+    \b
+    From a teacher, a network that knows the same classes; its answers then stand beside the labels for every width:
+        mobilenets elastic cifar10 --arch mobilenet_v2 --teacher runs/train/mobilenet_v2_1.4-cifar10/best
 
     \b
     Then a plain network of any of them:
@@ -95,6 +107,8 @@ def command(
         {"epochs": epochs, "seconds": seconds, "batch_size": batch_size, "lr": lr, "seed": seed},
     )
     policy = with_policy(policy_for(widths, _sides(resolutions)), dict(shares))
+    asked = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
+    lesson = (None, None) if asked is None else (teacher_of(asked[0]), asked[1])
     start = started_from(arch)
     dataset = open_dataset(data)
     click.echo(dataset.summary.describe(), err=True)
@@ -108,6 +122,8 @@ def command(
             followed,
             policy,
             out=folder,
+            teacher=lesson[0],
+            how=lesson[1],
             device=device,
             resume="must" if resume else "never",
             keep_mirror="mirror" in dict(settings),

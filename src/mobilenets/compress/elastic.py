@@ -20,9 +20,9 @@ from ..errors import UsageError
 from ..files import write_bytes, write_json, write_text
 from ..metrics import wilson_interval
 from ..progress import say
-from ..train import Outcome, Recipe
+from ..train import Distillation, Outcome, Recipe, check_teacher
 from ..train.choose import native_side, spec_for
-from ..train.elastic import ElasticPolicy, check_policy, elastic
+from ..train.elastic import ElasticPolicy, check_lesson, check_policy, elastic
 from ..train.loop import Resume
 from ..train.run import train_run
 from ..train.team import join_team
@@ -81,6 +81,8 @@ def train_elastic(
     policy: ElasticPolicy,
     *,
     out: Path,
+    teacher: Bundle | None = None,
+    how: Distillation | None = None,
     device: str = "auto",
     resume: Resume = "never",
     keep_mirror: bool = False,
@@ -98,13 +100,16 @@ def train_elastic(
         recipe: how; epochs are passes over the images, of which each width sees its share.
         policy: which widths and resolutions.
         out: the run's folder.
+        teacher: a trained network whose answers all widths learn from, as well as from the labels.
+        how: temperature and weight of its answers; the usual ones where None.
         device: "auto", "cpu", "cuda", ...
         resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
         keep_mirror: as in `train_run`.
         command: what a person typed.
 
     Raises:
-        UsageError: the policy does not fit the network, there is nothing to resume, or there are several processes.
+        UsageError: the policy does not fit the network, the teacher does not know the classes or its maps are to be
+            matched, there is nothing to resume, or there are several processes.
         SpecError: widths that do not nest.
         DataError: images that cannot be used.
         CheckError: the loss is no longer a number.
@@ -118,6 +123,9 @@ def train_elastic(
     alpha = policy.widest if isinstance(start, str) and width_of(find(start)) != policy.widest else None
     resolution = max(policy.resolutions) if policy.resolutions else None
     check_policy(_widest(start, dataset, alpha=alpha, resolution=resolution), policy)  # before anything is written
+    if teacher is not None:
+        check_lesson(how or Distillation())
+        check_teacher(teacher, dataset.labels, how or Distillation())
     training = train_run(
         start,
         dataset,
@@ -129,7 +137,7 @@ def train_elastic(
         resume=resume,
         keep_mirror=keep_mirror,
         command=command,
-        objective=elastic(policy),
+        objective=elastic(policy, teacher=teacher, how=how),
     )
     if not training.finished:
         return ElasticOutcome(training=training, grid=())

@@ -7,29 +7,22 @@ al., "FitNets", 2015. The teacher sees the very images that the student sees, di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, final
 
 import msgspec
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bundle import Bundle
-from ..errors import RecipeError, SpecError, UsageError
-from ..nets import Network, build, levels, load_tensors
-from ..records import Preprocess
-from ..runtime.validate import match_labels
+from ..errors import RecipeError, SpecError
+from ..nets import Network, levels
 from ..tasks import TASKS
-from .loader import normalise
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
+from .teacher import Teacher, own_classes, with_maps
 
-__all__ = ["Distil", "Distillation", "check_teacher", "distil"]
-
-CACHE_BYTES = 2**30  # of answers that are kept; beyond, the teacher is asked again each time
-CACHE_BATCH = 256
+__all__ = ["Distil", "Distillation", "answers_loss", "check_teacher", "distil"]
 
 
 class Distillation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +66,22 @@ def check_teacher(teacher: Bundle, labels: tuple[str, ...], how: Distillation) -
         UsageError: it lacks a class, or was never trained to tell classes apart.
     """
     if how.weight:
-        _own_classes(teacher, labels)
+        own_classes(teacher, labels)
+
+
+def answers_loss(own: Tensor, said: Tensor, *, temperature: float) -> Tensor:
+    """How far a student's logits (B, K) are from the teacher's, both softened: T^2 KL(teacher, student), in nats.
+
+    Gradients of softened answers shrink with the square of the temperature, which the factor makes good (Hinton et al.
+    2015, section 2).
+    """
+    soft = F.kl_div(
+        F.log_softmax(own.float() / temperature, dim=1),
+        F.log_softmax(said / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return temperature**2 * soft
 
 
 @final
@@ -83,24 +91,9 @@ class Distil:
     def __init__(self, setting: Setting, teacher: Bundle, how: Distillation) -> None:
         self._setting, self._how = setting, how
         self._task = TASKS["classify"]
-        self._digest, self._name = teacher.digest, teacher.spec.name
-        self._theirs = teacher.preprocess
-        if setting.preprocess.channels > teacher.preprocess.channels:
-            raise UsageError(
-                f"the teacher takes images of {teacher.preprocess.channels} channel, the student of "
-                f"{setting.preprocess.channels}",
-                wanted="as many, or a student that is content with grey",
-                do="choose another teacher",
-            )
-        self._own = _own_classes(teacher, setting.labels) if how.weight else np.arange(len(teacher.labels))
-        network = build(teacher.spec)
-        load_tensors(network, teacher.tensors)
-        self._teacher = network.to(setting.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._taps, self._projections = _taps(setting.network, self._teacher, how.features)
+        self._teacher = Teacher(setting, teacher, answers=how.weight > 0)
+        self._taps, self._projections = _taps(setting.network, self._teacher.network, how.features)
         self._projections.to(setting.device)
-        self._kept: Tensor | None = None
-        size = len(setting.batches) * len(self._own) * 4
-        self._keeps = setting.batches.fixed_views and not how.features and size <= CACHE_BYTES
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
@@ -110,12 +103,13 @@ class Distil:
     @property
     def identity(self) -> Any:
         """The teacher and what is learned from it."""
-        return {"teacher": self._digest, "distillation": msgspec.to_builtins(self._how)}
+        return {"teacher": self._teacher.digest, "distillation": msgspec.to_builtins(self._how)}
 
     @property
     def told(self) -> Mapping[str, Any]:
         """The same, and the teacher's name."""
-        return {"teacher": {"digest": self._digest, "name": self._name, **msgspec.to_builtins(self._how)}}
+        teacher = self._teacher
+        return {"teacher": {"digest": teacher.digest, "name": teacher.name, **msgspec.to_builtins(self._how)}}
 
     def answering(self, network: nn.Module) -> nn.Module:
         """Itself."""
@@ -124,68 +118,21 @@ class Distil:
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """One pass of the teacher, one of the student forward and back."""
         setting, how = self._setting, self._how
-        logits, maps = self._ask_teacher(batch)
+        if self._taps:
+            said, maps = self._teacher.answer(batch.images, [theirs for _, theirs in self._taps])
+        else:
+            said, maps = self._teacher.logits(batch), []
         with lower_precision(setting.dtype, setting.device):
-            own, own_maps = _with_maps(setting.network, batch.images, [mine for mine, _ in self._taps])
+            own, own_maps = with_maps(setting.network, batch.images, [mine for mine, _ in self._taps])
             matched = [project(seen) for project, seen in zip(self._projections, own_maps, strict=True)]
         loss = (1 - how.weight) * self._task.loss(own, batch.targets, setting.recipe.label_smoothing)
         if how.weight:
-            heat = how.temperature
-            soft = F.kl_div(
-                F.log_softmax(own.float() / heat, dim=1),
-                F.log_softmax(logits / heat, dim=1),
-                reduction="batchmean",
-                log_target=True,
-            )
-            # Gradients of softened answers shrink with the square of the temperature (Hinton et al. section 2).
-            loss = loss + how.weight * heat**2 * soft
+            loss = loss + how.weight * answers_loss(own, said, temperature=how.temperature)
         for mine, theirs in zip(matched, maps, strict=True):
             theirs = F.adaptive_avg_pool2d(theirs.float(), mine.shape[-2:])
             loss = loss + how.feature_weight * F.mse_loss(mine.float(), theirs) / theirs.var().clamp_min(1e-12)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-    def _ask_teacher(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """The teacher's logits for the student's classes (B, K), float32, and its maps."""
-        if self._keeps:
-            if self._kept is None:
-                self._kept = self._all_answers()
-            return self._kept[torch.from_numpy(batch.which)].to(self._setting.device, non_blocking=True), []
-        return self._answer(batch.images)
-
-    def _all_answers(self) -> Tensor:
-        """Logits (N, K) of the training images as they are. Made in the order of the images, at the first step of each
-        process, so that a run that goes on has the same bits."""
-        parts = []
-        for pixels in self._setting.batches.in_order(CACHE_BATCH):
-            images = normalise(pixels.to(self._setting.device), self._setting.preprocess)
-            parts.append(self._answer(images)[0].cpu())
-        return torch.cat(parts)
-
-    def _answer(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        setting = self._setting
-        with torch.no_grad(), lower_precision(setting.dtype, setting.device):
-            seen = _as_the_teacher_sees(images, ours=setting.preprocess, theirs=self._theirs)
-            logits, maps = _with_maps(self._teacher, seen, [theirs for _, theirs in self._taps])
-        return logits.float()[:, torch.from_numpy(self._own).to(logits.device)], maps
-
-
-def _own_classes(teacher: Bundle, labels: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Where the student's classes stand among the teacher's (K,)."""
-    if teacher.untrained_classifier:
-        raise UsageError(
-            f"the classifier of the teacher {teacher.spec.name} was never trained",
-            wanted="a teacher that tells the classes apart",
-            do="train it first, or learn from its features only: weight 0",
-        )
-    try:
-        return match_labels(teacher.labels, labels)
-    except UsageError as error:
-        raise UsageError(
-            f"the teacher {teacher.spec.name} is no teacher for this data: {error.got}",
-            wanted=error.wanted,
-            do="take a teacher that was trained on these classes, or learn from its features only: weight 0",
-        ) from error
 
 
 def _taps(
@@ -202,30 +149,3 @@ def _taps(
         ) from error
     taps = [(mine.row, theirs.row) for mine, theirs in pairs]
     return taps, nn.ModuleList(nn.Conv2d(mine.channels, theirs.channels, 1) for mine, theirs in pairs)
-
-
-def _with_maps(network: Network, images: Tensor, rows: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and the outputs of some rows. No hooks: what is hung on the network would be copied with it."""
-    wanted, maps = list(rows), {}
-    value = images
-    for place, row in enumerate(network.rows):
-        value = row(value)
-        if place in wanted:
-            maps[place] = value
-    logits: Tensor = network.head(value)
-    return logits, [maps[place] for place in wanted]
-
-
-def _as_the_teacher_sees(images: Tensor, *, ours: Preprocess, theirs: Preprocess) -> Tensor:
-    """Images (B, C, R, R) normalised for the student, as the teacher's preprocessing makes them of these pixels."""
-
-    def column(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, device=images.device).view(1, -1, 1, 1)
-
-    if (ours.mean, ours.std) != (theirs.mean, theirs.std):
-        images = (images * column(ours.std) + column(ours.mean) - column(theirs.mean)) / column(theirs.std)
-    images = images.expand(-1, theirs.channels, -1, -1)
-    if images.shape[-1] != theirs.resolution:
-        size = (theirs.resolution, theirs.resolution)
-        images = F.interpolate(images, size, mode="bilinear", antialias=True)
-    return images.contiguous(memory_format=torch.channels_last)

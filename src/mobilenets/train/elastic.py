@@ -5,6 +5,9 @@ sections 3.2 and 3.3): each step trains the widest network, the narrowest and so
 from what the widest says. There every one of four widths learns from the whole batch, which costs as much as training
 them one by one. Here each learns from a part of it, so that all together cost about as much as the widest alone.
 
+With a teacher (`distil`), its answers stand beside the labels for every width, weighed as for a network alone; what the
+widest says keeps its share of the narrower ones' loss.
+
 A narrow network is the leading slice of every tensor (`nets.nested`); batch norms use the statistics of the batch,
 which are different for each width, and get their running statistics when a slice is taken (section 3.1 there).
 Each pass draws a resolution of its own (as Yang et al. 2020, arXiv:1909.12978, section 3.2, for the narrow ones).
@@ -25,15 +28,18 @@ from torch.func import functional_call, replace_all_batch_norm_modules_
 
 from ..arch import ArchSpec
 from ..arch.narrower import distinct_widths, narrower, width_of
+from ..bundle import Bundle
 from ..errors import RecipeError, UsageError
 from ..nets import Network
 from ..nets.nested import Place, hollow, places_in
 from ..tasks import TASKS, Targets
+from .distil import Distillation, answers_loss
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
+from .teacher import Teacher
 from .update import apply_recipe
 
-__all__ = ["Elastic", "ElasticPolicy", "Pass", "check_policy", "elastic", "with_policy"]
+__all__ = ["Elastic", "ElasticPolicy", "Pass", "check_lesson", "check_policy", "elastic", "with_policy"]
 
 ELASTIC = 3  # stream of random numbers beside those of the loader
 
@@ -119,6 +125,20 @@ def check_policy(spec: ArchSpec, policy: ElasticPolicy) -> None:
     places_in(spec, narrower(spec, policy.narrowest))
 
 
+def check_lesson(how: Distillation) -> None:
+    """Whether all widths can learn this from a teacher.
+
+    Raises:
+        UsageError: its maps are to be matched.
+    """
+    if how.features:
+        raise UsageError(
+            f"maps are to be matched at {', '.join(map(str, how.features))} in an elastic training",
+            wanted="the teacher's answers alone: each width has maps of another number of channels",
+            do="leave --match away, or match the maps of a slice, in a training of its own",
+        )
+
+
 @dataclass(frozen=True)
 class Pass:
     """One width's part of a step."""
@@ -128,25 +148,40 @@ class Pass:
     images: slice  # of the batch
 
 
-def elastic(policy: ElasticPolicy) -> MakeObjective:
+def elastic(policy: ElasticPolicy, *, teacher: Bundle | None = None, how: Distillation | None = None) -> MakeObjective:
     """Makes the objective of each run that trains by `policy`.
 
     The objective raises UsageError for a network that is not the policy's widest, and SpecError for a table whose
-    widths do not nest.
+    widths do not nest; and what `teacher.Teacher` and `check_lesson` raise.
+
+    Args:
+        policy: which widths and resolutions.
+        teacher: a trained network whose answers all widths learn from.
+        how: temperature and weight of its answers.
     """
-    return lambda setting: Elastic(setting, policy)
+    return lambda setting: Elastic(setting, policy, teacher=teacher, how=how)
 
 
 @final
 class Elastic:
     """Several widths a step. The network of the setting is the widest one and holds all weights."""
 
-    def __init__(self, setting: Setting, policy: ElasticPolicy) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        policy: ElasticPolicy,
+        *,
+        teacher: Bundle | None = None,
+        how: Distillation | None = None,
+    ) -> None:
         spec = setting.network.spec
         check_policy(spec, policy)
         _check_learns(setting.network)
         self._setting, self._policy, self._spec = setting, policy, spec
         self._task = TASKS["classify"]
+        self._how = how or Distillation()
+        check_lesson(self._how)
+        self._teacher = None if teacher is None else Teacher(setting, teacher)
         self._parameters = dict(setting.network.named_parameters())
         self._resolutions = tuple(sorted(set(policy.resolutions))) or (spec.resolution,)
         inner = policy.inner
@@ -165,13 +200,20 @@ class Elastic:
 
     @property
     def identity(self) -> Any:
-        """The policy."""
-        return {"elastic": msgspec.to_builtins(self._policy)}
+        """The policy, and the teacher with what is learned from it."""
+        policy = {"elastic": msgspec.to_builtins(self._policy)}
+        if self._teacher is None:
+            return policy
+        return policy | {"teacher": self._teacher.digest, "distillation": msgspec.to_builtins(self._how)}
 
     @property
     def told(self) -> Mapping[str, Any]:
-        """The policy: whoever slices the bundle asks its history for the range."""
-        return {"elastic": msgspec.to_builtins(self._policy)}
+        """The policy: whoever slices the bundle asks its history for the range. And the teacher."""
+        policy = {"elastic": msgspec.to_builtins(self._policy)}
+        if self._teacher is None:
+            return policy
+        who = {"digest": self._teacher.digest, "name": self._teacher.name}
+        return policy | {"teacher": who | msgspec.to_builtins(self._how)}
 
     def answering(self, network: nn.Module) -> nn.Module:
         """Itself."""
@@ -202,7 +244,8 @@ class Elastic:
                 logits = self._setting.network(images)
         else:
             logits = self._slices[widest.alpha].answer(images, self._parameters)
-        loss = self._labels_loss(logits, batch.targets, widest.images)
+        taught = self._ask_teacher(batch, widest)
+        loss = self._lesson_loss(logits, batch.targets, taught, widest.images)
         loss.backward()  # type: ignore[no-untyped-call]
         said = F.softmax(logits.detach().float(), dim=1)
         sure = said.gather(1, batch.targets.classes[widest.images, None])
@@ -211,7 +254,7 @@ class Elastic:
             lent = inside.lend(self._parameters)
             logits = inside.answer(self._images_of(one, batch), lent)
             trusted = self._policy.distil * sure[one.images].mean()
-            own = (1 - trusted) * self._labels_loss(logits, batch.targets, one.images)
+            own = (1 - trusted) * self._lesson_loss(logits, batch.targets, taught, one.images)
             if self._policy.distil:
                 own = own + trusted * F.cross_entropy(logits.float(), said[one.images])
             own.backward()  # type: ignore[no-untyped-call]
@@ -225,6 +268,24 @@ class Elastic:
         size = (one.resolution, one.resolution)
         part = F.interpolate(part, size, mode="bilinear", antialias=True)  # as images are made smaller elsewhere
         return part.contiguous(memory_format=torch.channels_last)
+
+    def _ask_teacher(self, batch: Batch, widest: Pass) -> Tensor | None:
+        """The teacher's logits (B', K) for what the widest sees, in which all other passes lie.
+
+        It sees the images at the network's resolution, whatever a pass makes of them.
+        """
+        if self._teacher is None:
+            return None
+        part = replace(batch, images=batch.images[widest.images], which=batch.which[widest.images])
+        return self._teacher.logits(part)
+
+    def _lesson_loss(self, logits: Tensor, targets: Targets, taught: Tensor | None, images: slice) -> Tensor:
+        """The loss against the labels and, where there is a teacher, its answers."""
+        if taught is None:
+            return self._labels_loss(logits, targets, images)
+        how = self._how
+        answers = answers_loss(logits, taught[images], temperature=how.temperature)
+        return (1 - how.weight) * self._labels_loss(logits, targets, images) + how.weight * answers
 
     def _labels_loss(self, logits: Tensor, targets: Targets, images: slice) -> Tensor:
         own = replace(
