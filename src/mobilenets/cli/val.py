@@ -76,7 +76,7 @@ def _lines(validation: Validation, model: Path) -> Iterator[str]:
     yield f"  top-1              {100 * validation.top1:.2f} %  (95 % interval {low:.2f} to {high:.2f} %)"
     if validation.top5 is not None:
         yield f"  top-5              {100 * validation.top5:.2f} %"
-    yield f"  balanced accuracy  {100 * validation.balanced:.2f} %  (mean over the classes, however many images each has)"
+    yield f"  balanced accuracy  {100 * validation.balanced:.2f} %  (every class counts alike)"
     yield f"  calibration error  {validation.calibration_error:.4f}  (0: right as often as it says)"
     wide = max(len("class"), *(len(score.label) for score in validation.classes))
     yield f"\n{'class':<{wide}}  accuracy  right     of  mostly taken for"
