@@ -39,7 +39,7 @@ __all__ = [
 
 Task = Literal["classify"]
 Format = Literal["onnx", "openvino", "tflite", "executorch", "coreml", "pt2"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights"]
 Resize = Literal["shorter_side", "stretch"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..records import Format, Precision
+from .byte_weights import with_byte_weights
 from .half import with_half_weights
 from .inside import facts_of
 from .onnx_graph import to_onnx
@@ -45,6 +46,11 @@ def _onnx_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
 def _onnx_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Weights in float16; `calibration` is not looked at."""
     return onnx_file(with_half_weights(_graph(bundle)), bundle)
+
+
+def _onnx_int8_weights(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Weights as bytes, computed in float32; `calibration` is not looked at."""
+    return onnx_file(with_byte_weights(_graph(bundle)), bundle)
 
 
 def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -143,6 +149,7 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("onnx", "fp32"): _onnx_fp32,
         ("onnx", "fp16"): _onnx_fp16,
         ("onnx", "int8"): _onnx_int8,
+        ("onnx", "int8-weights"): _onnx_int8_weights,
         ("openvino", "fp32"): _openvino_fp32,
         ("openvino", "fp16"): _openvino_fp16,
         ("openvino", "bf16"): _openvino_bf16,

@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
         float32 may differ by rounding only. float16 weights are off by at most 2^-11 of themselves. bfloat16 keeps
         eight bits of every number on its way, and int8 moves every logit by some per cent: for these, decisions and
-        accuracy judge, and speed, which is all they are made for.
+        accuracy judge, and speed, which is all they are made for. int8 weights with float32 activations lie between.
 
         Raises:
             UsageError: the precision is unknown.
@@ -55,9 +55,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             return cls(logits=0.2, agreement=0.99, drop=0.005)
         if precision == "bf16":
             return cls(logits=1.0, agreement=0.97, drop=0.005, speedup=1.0)
+        if precision == "int8-weights":
+            return cls(logits=1.0, agreement=0.97, drop=0.005)
         if precision == "int8":
             return cls(logits=2.0, agreement=0.95, drop=0.01, speedup=1.0)
-        raise UsageError(f"precision {precision!r}", wanted="fp32, fp16, bf16 or int8", do="use one")
+        raise UsageError(f"precision {precision!r}", wanted="fp32, fp16, bf16, int8 or int8-weights", do="use one")
 
 
 def reference_logits(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -179,7 +179,7 @@ class Account:
                 threads=self.ledger.plan.threads,
             )
             return f"{folder}/int8", made.kept.described()
-        if precision == "fp16" or precision == "bf16":
+        if precision == "fp16" or precision == "bf16" or precision == "int8-weights":
             raise UsageError(f"a step in {precision}", wanted="fp32 or int8", do="correct the step")
         assert_never(precision)
 

@@ -18,7 +18,13 @@ from .signature import cannot_open, check_logits, check_pixels, check_tensors, f
 __all__ = ["OpenVinoEngine", "cpu_options", "import_openvino"]
 
 # What OpenVINO is asked to compute in. Left to itself it takes bfloat16 wherever the processor has it.
-_ARITHMETIC: Final[Mapping[Precision, str]] = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+_ARITHMETIC: Final[Mapping[Precision, str]] = {
+    "fp32": "f32",
+    "fp16": "f32",
+    "bf16": "bf16",
+    "int8": "f32",
+    "int8-weights": "f32",
+}
 
 
 def cpu_options(precision: Precision, *, threads: int) -> dict[str, Any]:

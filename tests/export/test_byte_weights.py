@@ -1,0 +1,51 @@
+"""Weights as bytes: a quarter of the file, float32 when it runs."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from making import settled_bundle
+from mobilenets.arch import compose
+from mobilenets.export.byte_weights import with_byte_weights
+from mobilenets.export.int8.weights import rounded, weight_steps
+from mobilenets.export.onnx_graph import to_onnx
+
+
+@pytest.fixture(scope="module")
+def graph() -> onnx.ModelProto:
+    bundle = settled_bundle(compose("mobilenet_v3_small", alpha=0.25, resolution=32, stride="small", classes=5))
+    return to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+
+
+def test_every_filter_and_matrix_is_bytes_and_nothing_else_is(graph: onnx.ModelProto) -> None:
+    before, after = (
+        {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+        for model in (graph, with_byte_weights(graph))
+    )
+    read = {node.input[1] for node in graph.graph.node if node.op_type in ("Conv", "Gemm")}
+    assert set(after) == (set(before) - read) | {f"{n}.bytes" for n in read} | {f"{n}.steps" for n in read}
+    for name in read:
+        assert after[f"{name}.bytes"].dtype == np.int8
+        given = after[f"{name}.bytes"] * after[f"{name}.steps"]
+        np.testing.assert_allclose(given, rounded(before[name], weight_steps(before[name])), rtol=1e-6)
+
+
+def test_the_file_is_about_a_quarter(graph: onnx.ModelProto) -> None:
+    weights = sum(onnx.numpy_helper.to_array(each).nbytes for each in graph.graph.initializer if len(each.dims) > 1)
+    saved = graph.ByteSize() - with_byte_weights(graph).ByteSize()
+    assert saved == pytest.approx(0.75 * weights, rel=0.15)
+
+
+def test_what_runs_is_what_runs_in_float32(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    ran = []
+    for model in (graph, with_byte_weights(graph)):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+        options.log_severity_level = 4
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        ran.append(Counter(node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node))
+    assert ran[0] == ran[1]
