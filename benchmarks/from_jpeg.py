@@ -12,6 +12,7 @@ Weights that TensorFlow trained want SAME padding, which torchvision lacks. Its 
 with the padding put before the convolutions of stride 2, which is what the weights need to be right.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -76,7 +77,7 @@ def from_jpeg(root: Path, bundle_path: Path, *, threads: int, seconds: float) ->
             else:
                 ways += [{"side": "ours", "path": str(out), "engine": engine, "batch": batch} for batch in BATCHES]
         plain = msgspec.structs.replace(bundle.spec, padding="symmetric")
-        state = to_state_dict(msgspec.structs.replace(bundle, spec=plain), library="torchvision")
+        state = to_state_dict(dataclasses.replace(bundle, spec=plain), library="torchvision")
         np.savez(folder / "state.npz", **state)
         (folder / "about.json").write_text(json.dumps(about(bundle, plain)))
         theirs = [
@@ -178,7 +179,9 @@ def cores() -> list[int]:
 
 
 def without_path(way: dict) -> dict:
-    return {name: value for name, value in way.items() if name != "path"} | {"file": Path(way["path"]).name}
+    """A way as it is told: a file by its name, and nothing of folders that are gone."""
+    named = {"file": Path(way["path"]).name} if way["side"] == "ours" else {}
+    return {name: value for name, value in way.items() if name != "path"} | named
 
 
 def spread(rates: list[float]) -> dict:
