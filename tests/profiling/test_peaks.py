@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import typing
+
 import numpy as np
 import pytest
 
 from mobilenets.errors import UsageError
 from mobilenets.profiling import Bandwidth, Gemm, Peaks, measure_peaks, onnx_bytes, peaks_text
 from mobilenets.profiling.machine import bandwidths
+from mobilenets.profiling.table import BYTES
+from mobilenets.records import Precision
 from mobilenets.runtime import is_installed
 
 
@@ -55,3 +59,8 @@ def test_a_model_written_as_bytes_is_the_one_that_onnx_reads() -> None:
     onnx.checker.check_model(read, full_check=True)
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(read.graph.initializer[0]), weight)
     assert read.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 300
+
+
+def test_bytes_of_weights_and_activations_are_known_in_every_precision() -> None:
+    assert set(BYTES) == set(typing.get_args(Precision))
+    assert all(weight <= activation for weight, activation in BYTES.values())
