@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typing
 
+import msgspec
 import numpy as np
 import pytest
 
 from mobilenets.errors import UsageError
 from mobilenets.profiling import Bandwidth, Gemm, Peaks, measure_peaks, onnx_bytes, peaks_text
-from mobilenets.profiling.machine import bandwidths
+from mobilenets.profiling.machine import _Copy, bandwidths
 from mobilenets.profiling.table import BYTES
 from mobilenets.records import Precision
 from mobilenets.runtime import is_installed
@@ -28,16 +29,30 @@ def test_every_engine_and_precision_that_is_here_is_measured() -> None:
     assert "within 0.015625 MiB" in second
 
 
-def test_the_smallest_copy_that_holds_the_bytes_counts() -> None:
+def test_the_fastest_copy_that_holds_the_bytes_counts() -> None:
     gemm = Gemm(engine="x", precision="fp32", mult_adds_per_second=2e9, edge=8, runs=1)
     copies = tuple(Bandwidth(working_set_bytes=n, bytes_per_second=1e12 / n, runs=1) for n in (100, 1000))
     peaks = Peaks(threads=1, gemm=(gemm,), bandwidth=copies)
     assert [peaks.memory(n).working_set_bytes for n in (1, 100, 101, 5000)] == [100, 100, 1000, 1000]
+    disturbed = Peaks(
+        threads=1, gemm=(gemm,), bandwidth=(msgspec.structs.replace(copies[0], bytes_per_second=1), copies[1])
+    )
+    assert disturbed.memory(1) == copies[1]
     assert peaks.memory_ms(1e9, within=50) == pytest.approx(100)
     assert peaks.gemm_ms(2e9, "fp16") == pytest.approx(1000)
     assert peaks.rate("int8") == gemm
     with pytest.raises(UsageError, match="matrix products"):
         Peaks(threads=1, gemm=(), bandwidth=copies)
+
+
+def test_a_copy_copies_everything_and_keeps_to_its_working_set() -> None:
+    for size in (1 << 10, 1 << 15, 1 << 20):
+        copy = _Copy(size)
+        copy.run()
+        assert (copy._target == copy._source).all()
+        assert copy._source.nbytes <= size
+        assert copy.copied >= copy._source.nbytes // 2
+        assert copy._to.strides[0] > copy._to.strides[1] > 0  # numpy goes along the smallest step first
 
 
 def test_two_threads_copy_as_much_each() -> None:

@@ -27,6 +27,8 @@ MIB: Final = 1 << 20
 WORKING_SETS: Final = tuple(k * MIB // 4 for k in (1, 4, 16, 64, 256, 1024))  # a first-level cache to plain memory
 MEMORY_SHARE: Final = 4  # at most a quarter of the machine's memory is taken
 COPIED_AT_ONCE: Final = 64 * MIB  # by each thread, however small the working set: threads start in microseconds
+NUMBER: Final = 8  # bytes
+STEP: Final = 8  # numbers in a cache line
 LEAST_RUNS: Final = 3
 
 
@@ -88,16 +90,24 @@ def bandwidths(*, threads: int, seconds: float, working_sets: tuple[int, ...] = 
 
 
 class _Copy:
-    """Copies some bytes to others again and again, in one call that does not hold Python's lock."""
+    """Copies some bytes to others again and again, in one call that does not hold Python's lock.
+
+    Each time a cache line further on: numpy's loops go along the smallest step first, so that with a step of nothing it
+    would copy every number many times before the next.
+
+    Args:
+        size: bytes of the source and, once more, of the target.
+    """
 
     def __init__(self, size: int) -> None:
-        count = max(size // 8, 1)
-        times = max(1, COPIED_AT_ONCE // (8 * count))
-        self._source, self._target = np.ones(count), np.zeros(count)
-        shape, strides = (times, count), (0, 8)
+        count = max(size // NUMBER * 2 // 3, 2 * STEP)
+        times = max(1, min(COPIED_AT_ONCE // (NUMBER * count), count // (2 * STEP)))  # the steps are the last third
+        whole = count + STEP * (times - 1)
+        self._source, self._target = np.ones(whole), np.zeros(whole)
+        shape, strides = (times, count), (NUMBER * STEP, NUMBER)
         self._from = as_strided(self._source, shape, strides)
         self._to = as_strided(self._target, shape, strides, writeable=True)
-        self.copied = 8 * count * times
+        self.copied = NUMBER * count * times
 
     def run(self) -> None:
         np.copyto(self._to, self._from)

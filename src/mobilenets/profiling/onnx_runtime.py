@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +31,7 @@ def operators(
 ) -> tuple[tuple[OperatorTime, ...], float, int]:
     """The operators in the order in which they run, the time of a whole run in ms, and the number of runs.
 
-    All are means over the quieter half of the runs, so that the operators and what lies between them sum to the whole.
+    All are means over the quietest quarter of the runs, so that the operators and what lies between them sum to the whole.
 
     Args:
         artifact: its record; the file was checked when it was opened.
@@ -60,8 +59,8 @@ def operators(
             wanted="the same operators in every run",
             do="profile with another engine",
         )
-    middle = median(whole for whole, _ in runs)
-    quiet = [run for run in runs if run[0] <= middle]
+    limit = sorted(whole for whole, _ in runs)[len(runs) // 4]
+    quiet = [run for run in runs if run[0] <= limit]
     whole = sum(whole for whole, _ in quiet) / len(quiet) / 1000
     found = [_operator([nodes[index] for _, nodes in quiet]) for index in range(len(quiet[0][1]))]
     return placed(found), whole, len(quiet)

@@ -89,10 +89,11 @@ def _else(
 ) -> list[str]:
     """What can be said of a part that is near to no bound."""
     far = f"at {_percent(gemm_ms / whole)} of the GEMM peak and {_percent(memory_ms / whole)} of the memory's"
-    moved = sum(each.moved_bytes for each in operators)
-    needed = sum(layer.activation_bytes for layer in layers)
-    if needed and moved >= EXTRA * needed:
-        return [f"extra passes: {moved / needed:.1f} times the activations that its layers need; {far}"]
+    weights = sum(layer.weight_bytes for layer in layers)
+    moved = weights + sum(each.moved_bytes for each in operators)
+    needed = weights + sum(layer.activation_bytes for layer in layers)
+    if moved >= EXTRA * needed:
+        return [f"extra passes: {moved / needed:.1f} times the bytes that its layers need; {far}"]
     apart = [each for each in operators if ".depthwise" in each.name or ".middle" in each.name or ".start" in each.name]
     if sum(each.ms for each in apart) >= HALF * whole:
         return [f"depthwise: {_percent(sum(each.ms for each in apart) / whole)}, few products per byte; {far}"]

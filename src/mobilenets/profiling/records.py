@@ -82,10 +82,12 @@ class Peaks(msgspec.Struct, frozen=True, kw_only=True):
         return max(same or plain or self.gemm, key=lambda each: each.mult_adds_per_second)
 
     def memory(self, working_set_bytes: float) -> Bandwidth:
-        """The copy of the smallest working set that holds so many bytes; beyond all, the largest."""
-        return next(
-            (each for each in self.bandwidth if each.working_set_bytes >= working_set_bytes), self.bandwidth[-1]
-        )
+        """The fastest copy within at least so many bytes; beyond all, the largest.
+
+        What holds more is no faster than what holds less, so a smaller working set that was slower was disturbed.
+        """
+        holding = [each for each in self.bandwidth if each.working_set_bytes >= working_set_bytes]
+        return max(holding or self.bandwidth[-1:], key=lambda each: each.bytes_per_second)
 
     def gemm_ms(self, mult_adds: float, precision: Precision) -> float:
         """The least time for so many products."""

@@ -16,7 +16,7 @@ from .by_row import profile
 from .peaks import measure_peaks
 from .records import Part, Peaks, Profile
 from .table import layer_needs, roofline_ms, table_of
-from .text import peaks_text
+from .text import explained, peaks_text
 
 __all__ = ["roofline_text", "with_roofline"]
 
@@ -79,7 +79,7 @@ def roofline_text(report: Report) -> str:
             continue
         lines.append(
             f"{name}: the peaks explain {told['roofline_ms']:.3f} of {told['latency_ms']:.3f} ms,"
-            f" {100 * told['fraction']:.0f} %"
+            f" {explained(told['fraction'])}"
         )
         for part in told["held_back_by"]:
             lines.append(

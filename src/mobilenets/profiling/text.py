@@ -8,7 +8,7 @@ from typing import Final
 from ..records import Precision
 from .records import Part, Peaks, Profile
 
-__all__ = ["peaks_text", "to_text"]
+__all__ = ["explained", "peaks_text", "to_text"]
 
 HEADER: Final = ["part", "what", "ms", "%", "ops", "M mult-adds", "MB", "MB moved", "least ms", "why"]
 LEFT: Final = (0, 1, 9)  # columns of words
@@ -30,7 +30,7 @@ def to_text(profile: Profile) -> str:
     elif profile.roofline_ms:
         lines.append(
             f"without the profiler {profile.latency_ms:.3f} ms, of which the machine's peaks explain"
-            f" {profile.roofline_ms:.3f} ms: {100 * profile.roofline_ms / profile.latency_ms:.0f} %"
+            f" {profile.roofline_ms:.3f} ms: {explained(profile.roofline_ms / profile.latency_ms)}"
         )
     lines.append(
         f"{profile.engine} {profile.version}, {profile.precision}, {profile.threads} thread(s), batch"
@@ -52,6 +52,12 @@ def peaks_text(peaks: Peaks) -> list[str]:
         f"peaks with {peaks.threads} thread(s): matrix products {products} G mult-adds/s",
         f"  memory, read and written: {copies} GB/s",
     ]
+
+
+def explained(fraction: float) -> str:
+    """A share of the roofline; above all of it, what that means."""
+    told = f"{100 * fraction:.0f} %"
+    return told if fraction <= 1 else f"{told} (the machine was busier while its peaks were measured)"
 
 
 _BYTES: Final = ("needed_bytes", "moved_bytes")
