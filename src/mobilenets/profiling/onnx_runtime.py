@@ -31,7 +31,8 @@ def operators(
 ) -> tuple[tuple[OperatorTime, ...], float, int]:
     """The operators in the order in which they run, the time of a whole run in ms, and the number of runs.
 
-    All are means over the quietest quarter of the runs, so that the operators and what lies between them sum to the whole.
+    All are means over the quietest quarter of the runs, so that the operators and what lies between them sum to the
+    whole.
 
     Args:
         artifact: its record; the file was checked when it was opened.
