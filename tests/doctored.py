@@ -135,14 +135,15 @@ def artifact_of(
     return folder
 
 
-# Nine classes: three levels of red, three of blue. What a network makes of them depends on how it is fed.
-COLOURS = {f"red {r} blue {b}": (r, 110, b) for r in (30, 120, 220) for b in (30, 120, 220)}
+# Ten classes: five levels of red, two of blue, so near to each other that every usual way to feed them matters.
+COLOURS = {f"red {r} blue {b}": (r, 110, b) for r in (20, 80, 128, 176, 235) for b in (60, 200)}
 
 
-def colours_folder(root: Path, *, each: int = 10) -> Path:
+def colours_folder(root: Path, *, each: int = 8, names: tuple[str, ...] = tuple(COLOURS)) -> Path:
     """One folder per colour, with noise on every pixel."""
     rng = np.random.default_rng(1)
-    for label, colour in COLOURS.items():
+    for label in names:
+        colour = COLOURS[label]
         (root / label).mkdir(parents=True)
         for number in range(each):
             pixels = np.clip(np.array(colour) + rng.normal(0, 12, (16, 16, 3)), 0, 255).astype(np.uint8)
@@ -153,9 +154,9 @@ def colours_folder(root: Path, *, each: int = 10) -> Path:
 def nearest_colour(
     mean: tuple[float, ...], std: tuple[float, ...], *, order: str = "RGB", shift: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (classes, 3) and bias of the nearest of the nine colours, for numbers normalised so.
+    """Matrix (classes, 3) and bias of the nearest of the colours, for numbers normalised so.
 
-    |x - c|^2 is smallest where 2 c x - |c|^2 is largest. With a shift, class k is the output k + shift of ten.
+    |x - c|^2 is smallest where 2 c x - |c|^2 is largest. With a shift, class k is the output k + shift of one more.
     """
     centres = (np.array([COLOURS[name] for name in sorted(COLOURS)]) / 255 - mean) / std
     centres = centres[:, ::-1] if order == "BGR" else centres

@@ -10,6 +10,7 @@ from mobilenets.metrics import (
     balanced_accuracy,
     confusion,
     expected_calibration_error,
+    mcnemar,
     per_class_accuracy,
     softmax,
     top_k_accuracy,
@@ -120,3 +121,25 @@ def test_balanced_accuracy_is_plain_accuracy_where_classes_are_balanced(seed: in
     rng = np.random.default_rng(seed)
     targets, predicted = np.repeat(np.arange(4), 10), rng.integers(0, 4, 40)
     assert balanced_accuracy(confusion(predicted, targets, classes=4)) == pytest.approx((targets == predicted).mean())
+
+
+def test_mcnemar_counts_only_images_that_one_gets_right_and_the_other_wrong() -> None:
+    one = np.array([True] * 10 + [False] * 90)
+    other = np.array([False] * 10 + [False] * 90)
+    assert mcnemar(one, other) == pytest.approx(2 / 2**10)
+    both = np.concatenate([one, np.ones(500, bool)]), np.concatenate([other, np.ones(500, bool)])
+    assert mcnemar(*both) == mcnemar(other, one) == pytest.approx(2 / 2**10)
+
+
+def test_mcnemar_agrees_with_the_binomial_test() -> None:
+    """Nine against three: 2 x (C(12,0) + C(12,1) + C(12,2) + C(12,3)) / 2^12."""
+    one = np.array([True] * 9 + [False] * 3)
+    assert mcnemar(one, ~one) == pytest.approx(2 * (1 + 12 + 66 + 220) / 4096)
+
+
+def test_mcnemar_of_equal_answers_is_one_and_thousands_of_images_do_not_overflow() -> None:
+    same = np.array([True, False, True])
+    assert mcnemar(same, same) == 1.0
+    assert mcnemar(np.ones(5000, bool), np.zeros(5000, bool)) == 0.0
+    with pytest.raises(UsageError):
+        mcnemar(same, same[:2])

@@ -2,7 +2,7 @@
 
 from .doctor import doctor
 from .feeding import NORMS, Norm
-from .records import Checkup, Fact, Fed, Feeding, Finding, Order, Problem, Weight
+from .records import Checkup, Fact, Fed, Feeding, Finding, Order, Problem, Shifted, Weight
 from .rules import RULES, findings_of
 from .seen import Seen
 from .text import checkup_text
@@ -19,6 +19,7 @@ __all__ = [
     "Order",
     "Problem",
     "Seen",
+    "Shifted",
     "Weight",
     "checkup_text",
     "doctor",

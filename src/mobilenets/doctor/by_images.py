@@ -15,7 +15,7 @@ FEWEST: Final = 30  # images from which on chance can be told from an answer
 
 def fed_wrongly(seen: Seen) -> Finding | None:
     """Another usual way to feed the images is right more often, beyond chance."""
-    if seen.feeding is None:
+    if seen.feeding is None or labels_shifted(seen) is not None:  # then no way without the shift means anything
         return None
     said, *others = seen.feeding.ways
     better = [way for way in others if way.top1 > said.top1 and way.p * len(others) <= CHANCE]
@@ -24,6 +24,8 @@ def fed_wrongly(seen: Seen) -> Finding | None:
     best = max(better, key=lambda way: way.top1)
     told = f"fed {best.name}, {_share(best)} of {seen.feeding.n} images are right; fed {said.name}, {_share(said)}; "
     told += f"p = {best.p:.1g} (McNemar, {len(others)} ways tried)"
+    alike = [way.name for way in better if way is not best and way.best_p > CHANCE]
+    told += f"; these images do not tell it from {' or '.join(alike)}" if alike else ""
     return Finding(
         problem="fed wrongly",
         weight="wrong",
@@ -64,19 +66,20 @@ def labels_shifted(seen: Seen) -> Finding | None:
     if feeding is None or not feeding.shifts:
         return None
     straight = max(way.top1 for way in feeding.ways)
-    shift = max(feeding.shifts, key=lambda each: feeding.shifts[each])
-    there = feeding.shifts[shift]
-    if there <= straight or feeding.shift_p[shift] * len(feeding.shifts) > CHANCE:
+    best = max(feeding.shifts, key=lambda each: each.top1)
+    tried = len(feeding.shifts) * len(feeding.ways)
+    if best.top1 <= straight or best.p * tried > CHANCE:
         return None
-    told = f"if class k is the output k {'+' if shift > 0 else '-'} {abs(shift)}, {100 * there:.1f} % of {feeding.n} "
-    told += f"images are right instead of {100 * straight:.1f} %; p = {feeding.shift_p[shift]:.1g} (McNemar)"
+    told = f"if class k is the output k {'+' if best.shift > 0 else '-'} {abs(best.shift)} (fed {best.way}), "
+    told += f"{100 * best.top1:.1f} % of {feeding.n} images are right instead of {100 * straight:.1f} %; "
+    told += f"p = {best.p:.1g} (McNemar, {tried} pairs of a shift and a way tried)"
     return Finding(
         problem="labels shifted",
         weight="wrong",
         evidence=told,
         costs="every answer has its neighbour's name",
         remedy='put "background" before the labels'
-        if shift > 0
+        if best.shift > 0
         else "take the first label away, there is no such output",
     )
 

@@ -28,7 +28,7 @@ __all__ = [
     "thousand_and_one",
 ]
 
-BACKGROUND: Final = re.compile(r"background|null|none|other|n/?a|dummy", re.IGNORECASE)  # TF-slim calls class 0 so
+BACKGROUND: Final = re.compile(r".*background.*|null|none|n/?a|dummy|unknown", re.IGNORECASE)
 PLACEHOLDER: Final = re.compile(r"(class|label)[ _-]?\d+", re.IGNORECASE)
 OFF: Final = 0.002  # of mean and std, in [0, 1]: half a pixel's step
 EXPORT: Final = "mobilenets export BUNDLE --data DATA"
@@ -137,7 +137,7 @@ def thousand_and_one(seen: Seen) -> Finding | None:
         return None
     if seen.artifact is not None:
         labels = seen.artifact.labels
-        if not labels or BACKGROUND.search(labels[0]):
+        if not labels or BACKGROUND.fullmatch(labels[0]):
             return None
         told = f"1001 outputs, and the first label is {labels[0]!r} instead of a background"
     else:

@@ -107,7 +107,7 @@ def compiled(path: Path, *, provider: str = DEFAULT_PROVIDER) -> Compiled:
                 wanted=f"a model that ONNX Runtime {ort.__version__} runs",
                 do="export it again; a newer ONNX Runtime may know its operators",
             ) from error
-        graph = graph_of_onnx(load_onnx(folder / "optimised.onnx"))
+        graph = graph_of_onnx(load_onnx(folder / "optimised.onnx", weights=path.parent))
     return Compiled(version=str(ort.__version__), asked=provider, graph=graph, ran=_ran(profile))
 
 

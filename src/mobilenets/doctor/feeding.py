@@ -19,7 +19,7 @@ from ..metrics import mcnemar, wilson_interval
 from ..records import Preprocess
 from ..runtime.validate import match_labels
 from .feeders import Feeder
-from .records import Fed, Feeding, Order
+from .records import Fed, Feeding, Order, Shifted
 
 __all__ = [
     "NORMS",
@@ -155,17 +155,14 @@ def feed(
         else:
             tried.append((way, made))
     straight = _right(answers, targets)
-    told = [_fed(way, _right(made, targets), straight) for way, made in tried]
-    _, best = max(zip(told, tried, strict=True), key=lambda pair: pair[0].top1)
-    without = _right(best[1], targets)
-    shifted = {shift: _right(best[1], targets + shift) for shift in SHIFTS}
+    without = max((_right(made, targets) for _, made in tried), key=_share)
+    told = [_fed(way, _right(made, targets), straight, without) for way, made in tried]
     return Feeding(
         data=data,
         n=len(targets),
         classes=len(np.unique(targets)),
         ways=tuple(told),
-        shifts={shift: float(right.mean()) for shift, right in shifted.items()},
-        shift_p={shift: mcnemar(right, without) for shift, right in shifted.items()},
+        shifts=tuple(_shifted(shift, tried, targets, without) for shift in SHIFTS),
         untried=untried,
         labels=labels,
     )
@@ -176,17 +173,34 @@ def _right(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[n
     return np.asarray((logits.argmax(axis=1) == targets) & np.isfinite(logits).all(axis=1))
 
 
-def _fed(way: Way, right: NDArray[np.bool_], straight: NDArray[np.bool_]) -> Fed:
+def _share(right: NDArray[np.bool_]) -> float:
+    return float(right.mean())
+
+
+def _shifted(
+    shift: int,
+    tried: Sequence[tuple[Way, NDArray[np.float32]]],
+    targets: NDArray[np.int64],
+    without: NDArray[np.bool_],
+) -> Shifted:
+    """The best way with a shift; `without` is what the best one without gets right."""
+    every = [(way.name, _right(logits, targets + shift)) for way, logits in tried]
+    name, right = max(every, key=lambda pair: _share(pair[1]))
+    return Shifted(shift=shift, way=name, top1=_share(right), p=mcnemar(right, without))
+
+
+def _fed(way: Way, right: NDArray[np.bool_], straight: NDArray[np.bool_], best: NDArray[np.bool_]) -> Fed:
     low, high = wilson_interval(int(right.sum()), len(right))
     return Fed(
         name=way.name,
         order=way.order,
         mean=way.mean,
         std=way.std,
-        top1=float(right.mean()),
+        top1=_share(right),
         low=low,
         high=high,
         p=mcnemar(right, straight),
+        best_p=mcnemar(right, best),
     )
 
 
@@ -216,7 +230,7 @@ def outputs_of(
         raise UsageError(
             f"the file has {outputs} outputs, the data {len(classes)} classes",
             wanted="as many classes as outputs, or folders named by ImageNet's classes",
-            do="give images of all classes; empty folders count as well",
+            do="give images of all its classes",
         )
     order = {name: index + extra for index, name in enumerate(sorted(classes))}
     told = "the alphabet, as torchvision.datasets.ImageFolder counts"

@@ -36,43 +36,77 @@ def _at(graph: Graph, node: Node) -> Pieces | None:
             return None
         product = _product(graph, node.outputs[0], with_=node.inputs[0])
         return None if product is None else Pieces("hard-swish", (node, product))
-    if node.op != "Clip":
+    clip = _clip(graph, node)
+    before = None if clip is None else graph.maker(graph.source(clip.value))
+    if clip is None or before is None:
         return None
-    bounds = _bounds(graph, node)
-    before = graph.maker(graph.source(node.inputs[0]))
-    if before is None:
-        return None
-    if _near(bounds, (0, 6)):
-        return _six(graph, before, node)
-    if _near(bounds, (0, 1)):
-        return _one(graph, before, node)
+    if _near(clip.bounds, (0, 6)):
+        return _six(graph, before, clip)
+    if _near(clip.bounds, (0, 1)):
+        return _one(graph, before, clip)
     return None
 
 
-def _six(graph: Graph, add: Node, clip: Node) -> Pieces | None:
+@dataclass(frozen=True)
+class _Clip:
+    value: str  # what is cut off
+    bounds: tuple[float | None, float | None]
+    nodes: tuple[Node, ...]
+
+    @property
+    def made(self) -> str:
+        return self.nodes[-1].outputs[0]
+
+
+def _clip(graph: Graph, node: Node) -> _Clip | None:
+    """A Clip, or the smaller of a bound and the larger of another and a value, either way round."""
+    if node.op == "Clip":
+        return _Clip(node.inputs[0], _bounds(graph, node), (node,))
+    outer = _bounded(graph, node)
+    inner = None if outer is None else graph.maker(graph.source(outer[0]))
+    within = None if inner is None else _bounded(graph, inner)
+    if outer is None or inner is None or within is None or {node.op, inner.op} != {"Min", "Max"}:
+        return None
+    bounds = (within[1], outer[1]) if node.op == "Min" else (outer[1], within[1])
+    return _Clip(within[0], bounds, (inner, node))
+
+
+def _bounded(graph: Graph, node: Node) -> tuple[str, float] | None:
+    """What a Min or Max bounds, and by which number."""
+    if node.op not in ("Min", "Max") or len(node.inputs) != 2:
+        return None
+    for one, other in (node.inputs, node.inputs[::-1]):
+        number = scalar(graph, other)
+        if number is not None:
+            return one, number
+    return None
+
+
+def _six(graph: Graph, add: Node, clip: _Clip) -> Pieces | None:
     """clip(x + 3, 0, 6), then a sixth before or after the product, if there is a product."""
     value = _operand(graph, add, "Add", 3)
     if value is None:
         return None
-    sixth = _sixth(graph, clip.outputs[0])
+    begin = (add, *clip.nodes)
+    sixth = _sixth(graph, clip.made)
     if sixth is not None:
         product = _product(graph, sixth.outputs[0], with_=value)
         if product is None:
-            return Pieces("hard-sigmoid", (add, clip, sixth))
-        return Pieces("hard-swish", (add, clip, sixth, product))
-    product = _product(graph, clip.outputs[0], with_=value)
+            return Pieces("hard-sigmoid", (*begin, sixth))
+        return Pieces("hard-swish", (*begin, sixth, product))
+    product = _product(graph, clip.made, with_=value)
     last = None if product is None else _sixth(graph, product.outputs[0])
     if product is not None and last is not None:
-        return Pieces("hard-swish", (add, clip, product, last))
+        return Pieces("hard-swish", (*begin, product, last))
     scaled = next((n for n in graph.users(value) if _is_sixth(graph, n, value)), None)  # (x / 6) * clip(x + 3, 0, 6)
     if scaled is not None:
-        product = _product(graph, clip.outputs[0], with_=scaled.outputs[0])
+        product = _product(graph, clip.made, with_=scaled.outputs[0])
         if product is not None:
-            return Pieces("hard-swish", (add, clip, scaled, product))
+            return Pieces("hard-swish", (*begin, scaled, product))
     return None
 
 
-def _one(graph: Graph, add: Node, clip: Node) -> Pieces | None:
+def _one(graph: Graph, add: Node, clip: _Clip) -> Pieces | None:
     """clip(x / 6 + 1 / 2, 0, 1)."""
     value = _operand(graph, add, "Add", 0.5)
     scaled = None if value is None else graph.maker(graph.source(value))
@@ -81,10 +115,9 @@ def _one(graph: Graph, add: Node, clip: Node) -> Pieces | None:
     inner = next((name for name in scaled.inputs if _is_sixth(graph, scaled, name)), None)
     if inner is None:
         return None
-    product = _product(graph, clip.outputs[0], with_=inner)
-    if product is None:
-        return Pieces("hard-sigmoid", (scaled, add, clip))
-    return Pieces("hard-swish", (scaled, add, clip, product))
+    begin = (scaled, add, *clip.nodes)
+    product = _product(graph, clip.made, with_=inner)
+    return Pieces("hard-sigmoid", begin) if product is None else Pieces("hard-swish", (*begin, product))
 
 
 def _bounds(graph: Graph, clip: Node) -> tuple[float | None, float | None]:

@@ -15,8 +15,12 @@ from .graph import Graph, Node, Port
 __all__ = ["graph_of_onnx", "load_onnx"]
 
 
-def load_onnx(path: Path) -> Any:
+def load_onnx(path: Path, *, weights: Path | None = None) -> Any:
     """The `onnx.ModelProto` of a file, with the weights that lie beside it.
+
+    Args:
+        path: the file.
+        weights: the folder of the weights, where that is another one.
 
     Raises:
         MissingExtraError: the package onnx is not installed.
@@ -27,7 +31,8 @@ def load_onnx(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError("onnx", extra="export") from error
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        onnx.load_external_data_for_model(model, str(weights or path.parent))
     except Exception as error:  # protobuf's own, OSError, and what checks the files of weights
         reason = str(error).strip().splitlines()
         raise FileFormatError(

@@ -23,6 +23,8 @@ OPS: Final[Mapping[str, str]] = MappingProxyType(
         "Multiply": "Mul",
         "Subtract": "Sub",
         "Divide": "Div",
+        "Minimum": "Min",
+        "Maximum": "Max",
         "ReLU": "Relu",
         "Clamp": "Clip",
         "HSwish": "HardSwish",

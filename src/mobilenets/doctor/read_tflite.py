@@ -29,6 +29,8 @@ OPS: Final[Mapping[str, str]] = MappingProxyType(
         "SUB": "Sub",
         "MUL": "Mul",
         "DIV": "Div",
+        "MINIMUM": "Min",
+        "MAXIMUM": "Max",
         "RELU": "Relu",
         "RELU6": "Clip",
         "RELU_0_TO_1": "Clip",

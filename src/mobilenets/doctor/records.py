@@ -8,7 +8,7 @@ import msgspec
 
 from ..records import Environment, Format
 
-__all__ = ["Checkup", "Fact", "Fed", "Feeding", "Finding", "Order", "Problem", "Weight"]
+__all__ = ["Checkup", "Fact", "Fed", "Feeding", "Finding", "Order", "Problem", "Shifted", "Weight"]
 
 Problem = Literal[
     "changed file",
@@ -75,6 +75,16 @@ class Fed(msgspec.Struct, frozen=True, kw_only=True):
     low: float  # 95 %, Wilson
     high: float
     p: float  # that a difference to the way it says comes by chance (McNemar, exact); 1 for that way itself
+    best_p: float  # that the difference to the best way comes by chance
+
+
+class Shifted(msgspec.Struct, frozen=True, kw_only=True):
+    """The best way to feed the images if class k were the output k + shift."""
+
+    shift: int
+    way: str
+    top1: float
+    p: float  # that the difference to the best way without a shift comes by chance
 
 
 class Feeding(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +94,7 @@ class Feeding(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     classes: int  # in these images
     ways: tuple[Fed, ...]
-    shifts: dict[int, float]  # top-1 of the best way if class k is the output k + shift
-    shift_p: dict[int, float]  # likewise, against no shift
+    shifts: tuple[Shifted, ...]
     untried: dict[str, str]  # ways that the file cannot be fed in, each with the reason
     labels: str  # where the classes of the outputs come from
 

@@ -33,7 +33,7 @@ def saturation(model: Any, graph: Graph, arrays: NDArray[Any]) -> tuple[Saturate
     ranges: dict[str, tuple[float, float, float]] = {}
     for node in graph.works("QuantizeLinear"):
         step, zero = scalar(graph, node.inputs[1]), _zero(graph, node.inputs)
-        if step is None or not np.isfinite(step) or step <= 0 or graph.maker(node.inputs[0]) is None or zero is None:
+        if step is None or not np.isfinite(step) or step <= 0 or node.inputs[0] in graph.constants or zero is None:
             continue
         lowest, highest, at = zero
         ranges[node.inputs[0]] = (step * (lowest - at), step * (highest - at), step)
@@ -41,8 +41,10 @@ def saturation(model: Any, graph: Graph, arrays: NDArray[Any]) -> tuple[Saturate
         return ()
     made = type(model)()
     made.CopyFrom(model)
+    given = graph.inputs[0].name
+    asked = [name for name in ranges if name != given] or [graph.outputs[0].name]
     del made.graph.output[:]
-    made.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in ranges)
+    made.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in asked)
     options = ort.SessionOptions()
     # Fused operators do not show what they cut off.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -53,9 +55,10 @@ def saturation(model: Any, graph: Graph, arrays: NDArray[Any]) -> tuple[Saturate
     try:
         session = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for image in taken:
-            found = session.run(list(ranges), {graph.inputs[0].name: image[None]})
-            for (name, (low, high, step)), values in zip(ranges.items(), found, strict=True):
-                counts = outside[name]
+            found = dict(zip(asked, session.run(asked, {given: image[None]}), strict=True))
+            found[given] = image[None]
+            for name, (low, high, step) in ranges.items():
+                counts, values = outside[name], found[name]
                 counts[0] += int((values < low - step / 2).sum())
                 counts[1] += int((values > high + step / 2).sum())
                 counts[2] += int(values.size)
