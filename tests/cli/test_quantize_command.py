@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mobilenets.export import artifact as exporting
+from mobilenets.export import training
 from mobilenets.runtime import open_artifact
 
 Run = Callable[..., tuple[int, str, str]]
@@ -113,3 +114,24 @@ def test_options_that_do_not_go_together_are_told_before_anything_is_read(
     code, _, err = run("quantize", "nowhere", "nothing", *words)
     assert code == 2
     assert told in err
+
+
+def test_a_training_that_was_stopped_says_how_to_go_on(
+    trained: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train_for_int8", lambda *_, **__: (None, None))
+    code, out, err = run("quantize", trained / "best", colours, "--qat", "2", "-o", "rose", "--name", "mine")
+    assert (code, out) == (130, "")
+    assert f"mobilenets quantize {trained / 'best'} {colours} --qat 2.0 -o rose --name mine --resume" in err
+    assert not Path("rose").exists()
+
+
+def test_int8_that_lost_a_point_in_training_is_no_artifact(
+    trained: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = training.Int8Scores(float_before=1.0, int8_before=1.0, float_after=0.9, int8_after=0.9, n=12)
+    monkeypatch.setattr(training, "train_for_int8", lambda *_, **__: (SimpleNamespace(best=None), scores))
+    code, _, err = run("quantize", trained / "best", colours, "--qat", "2", "-o", "rose")
+    assert code == 1
+    assert "accuracy_drop_since_before_training" in err
+    assert not Path("rose").exists()
