@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobilenets.bundle import read_bundle
 from mobilenets.cli.main import main
@@ -89,6 +89,40 @@ def test_a_stopped_run_exits_with_130_and_its_last_line_goes_on(
     assert code == 0
     assert "going on from step 5" in err
     assert out.splitlines()[-1].startswith("next: mobilenets export")
+
+
+def test_what_was_tried_for_speed_is_typed_again_and_goes_on_as_it_was_found(
+    spec: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: nn.Module, **_: object) -> None:
+        def call(*_: object, **__: object) -> None:
+            raise RuntimeError("No working C++ compiler found in torch")
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(nn.Module, "compile", broken)
+    monkeypatch.setattr("mobilenets.train.probe.PROBE_SECONDS", 0.1)
+    distort = Batches.distort
+
+    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)  # in a step that is tried it is heard after the trial
+        return distort(self, images, step=step)
+
+    tuned = ("--probe", "--compile", "--set", "cutout=0.1", "--name", "rose", "--device", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "distort", interrupt)
+        code, out, err = run("train", spec, colours, "--epochs", "4", "--batch-size", "16", *tuned)
+    assert code == 130
+    assert "images/s" in err
+    assert "there is no C++ compiler" in err
+    _, _, again = out.splitlines()[-1].partition("To go on: mobilenets ")
+    assert {"--probe", "--compile"} <= set(shlex.split(again))
+    code, _, err = run(*shlex.split(again))
+    assert code == 0
+    assert "going on from step" in err
+    assert "probe:" not in err
+    assert read_bundle(Path("runs/train/rose/last")).history[-1]["way"]["compiled"] is False
 
 
 def test_a_second_ctrl_c_stops_at_once_and_says_how_to_go_on(

@@ -13,6 +13,7 @@ from .params import SETTING, typed_again
 from .training import (
     DEVICE,
     RECIPE_OPTIONS,
+    TUNING_OPTIONS,
     go_on,
     kept_run,
     lesson_of,
@@ -39,6 +40,7 @@ __all__ = ["command"]
 @RECIPE_OPTIONS
 @click.option("--policy", "shares", type=SETTING, multiple=True, metavar="KEY=VALUE", help="One field of the policy.")
 @teacher_options("a bundle, timm:NAME or torchvision:NAME")
+@TUNING_OPTIONS
 @DEVICE
 @run_options("elastic")
 @click.pass_context
@@ -60,6 +62,8 @@ def command(
     temperature: float | None,
     teacher_weight: float | None,
     match: str | None,
+    probe: bool,
+    compiled: bool,
     device: str,
     out: Path | None,
     name: str | None,
@@ -98,6 +102,7 @@ def command(
     from ..compress.elastic import policy_for, train_elastic
     from ..data import open_dataset
     from ..runs import run_name
+    from ..train import Tuning
     from ..train.elastic import with_policy
 
     one_folder(out, name)
@@ -128,6 +133,7 @@ def command(
             resume="must" if resume else "never",
             keep_mirror="mirror" in dict(settings),
             command=again,
+            tuning=Tuning(probe=probe, compile=compiled),
         )
     if as_json:
         click.echo(json.dumps(_facts(outcome, folder), indent=2))

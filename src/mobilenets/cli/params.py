@@ -88,7 +88,11 @@ def typed_again(context: click.Context) -> str:
             words += [] if value is None else [str(value)]
         elif parameter.name not in _NOT_TYPED_AGAIN and value not in (None, (), parameter.default):
             for one in value if isinstance(value, tuple) else (value,):
-                words += [parameter.opts[-1], "=".join(one) if isinstance(one, tuple) else str(one)]
+                flag = isinstance(parameter, click.Option) and parameter.is_flag
+                words += [
+                    parameter.opts[-1],
+                    *(() if flag else ("=".join(one) if isinstance(one, tuple) else str(one),)),
+                ]
     return shlex.join(words)
 
 

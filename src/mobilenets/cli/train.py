@@ -15,6 +15,7 @@ from .params import typed_again
 from .training import (
     DEVICE,
     RECIPE_OPTIONS,
+    TUNING_OPTIONS,
     go_on,
     kept_run,
     lesson_of,
@@ -43,6 +44,7 @@ __all__ = ["command"]
     "--freeze", metavar="F", help="Rows that keep their weights: backbone, N stages from the stem, or rows:N."
 )
 @teacher_options("a bundle, timm:NAME or torchvision:NAME")
+@TUNING_OPTIONS
 @DEVICE
 @run_options("train")
 @click.pass_context
@@ -64,6 +66,8 @@ def command(
     teacher_weight: float | None,
     match: str | None,
     settings: tuple[tuple[str, str], ...],
+    probe: bool,
+    compiled: bool,
     device: str,
     out: Path | None,
     name: str | None,
@@ -96,6 +100,10 @@ def command(
         mobilenets train mobilenet_v2_0.35 flowers/ --teacher runs/train/mobilenet_v2-flowers/best --temperature 4
 
     \b
+    As fast as this machine can; what was found is kept with the run, and --resume goes on with it:
+        mobilenets train mobilenet_v2 flowers/ --epochs 60 --probe --compile
+
+    \b
     Once stopped (Ctrl-C keeps everything), the same command goes on:
         mobilenets train mobilenet_v2 flowers/ --time 20m --resume
 
@@ -108,7 +116,7 @@ def command(
     """
     from ..data import open_dataset
     from ..runs import run_name
-    from ..train import CrossEntropy, check_teacher, distil
+    from ..train import CrossEntropy, Tuning, check_teacher, distil
     from ..train.run import train_run
     from ..train.team import join_team
 
@@ -146,6 +154,7 @@ def command(
             resume="must" if resume else "never",
             keep_mirror="mirror" in dict(settings),
             command=again,
+            tuning=Tuning(probe=probe, compile=compiled),
             objective=CrossEntropy if lesson is None else distil(*lesson),
         )
     team.leave()

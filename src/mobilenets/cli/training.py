@@ -22,6 +22,7 @@ __all__ = [
     "FINE_TUNING_OPTIONS",
     "RECIPE_OPTIONS",
     "SELF",
+    "TUNING_OPTIONS",
     "fine_tuning",
     "go_on",
     "kept_run",
@@ -79,6 +80,11 @@ FINE_TUNING_OPTIONS: Final = together(
         "--lr", type=float, help=f"Learning rate for a batch of 256.  [default: the recipe's; {FINE_TUNE_LR}]"
     ),
     SET,
+)
+
+TUNING_OPTIONS: Final = together(
+    click.option("--probe", is_flag=True, help="First see, for 20 s, which precision and threads are fastest here."),
+    click.option("--compile", "compiled", is_flag=True, help="Use torch.compile if faster; says what it costs."),
 )
 
 

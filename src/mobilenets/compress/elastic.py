@@ -20,13 +20,14 @@ from ..errors import UsageError
 from ..files import write_bytes, write_json, write_text
 from ..metrics import wilson_interval
 from ..progress import say
-from ..train import Distillation, Outcome, Recipe, check_teacher
+from ..train import Distillation, Outcome, Recipe, Tuning, check_teacher
 from ..train.choose import native_side, spec_for
 from ..train.elastic import ElasticPolicy, check_lesson, check_policy, elastic
 from ..train.loop import Resume
 from ..train.run import train_run
 from ..train.team import join_team
 from ..train.validate import bundle_logits
+from ..train.way import AS_IT_IS
 from .front import GridPoint, draw_front, grid_csv
 from .slice import policy_of, slice_bundle
 
@@ -87,6 +88,7 @@ def train_elastic(
     resume: Resume = "never",
     keep_mirror: bool = False,
     command: str = "",
+    tuning: Tuning = AS_IT_IS,
 ) -> ElasticOutcome:
     """Train one set of weights for all widths and resolutions of a policy, then measure a grid of them.
 
@@ -106,6 +108,7 @@ def train_elastic(
         resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
         keep_mirror: as in `train_run`.
         command: what a person typed.
+        tuning: what is tried for speed before the first step.
 
     Raises:
         UsageError: the policy does not fit the network, the teacher does not know the classes or its maps are to be
@@ -137,6 +140,7 @@ def train_elastic(
         resume=resume,
         keep_mirror=keep_mirror,
         command=command,
+        tuning=tuning,
         objective=elastic(policy, teacher=teacher, how=how),
     )
     if not training.finished:

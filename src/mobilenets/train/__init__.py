@@ -8,6 +8,7 @@ from .loop import Outcome, train
 from .objective import Batch, CrossEntropy, MakeObjective, Objective, Setting
 from .recipe import Recipe
 from .recipes import RECIPES, named_recipe, read_recipe, with_settings
+from .way import Tuning, Way
 
 __all__ = [
     "RECIPES",
@@ -21,6 +22,8 @@ __all__ = [
     "Recipe",
     "Row",
     "Setting",
+    "Tuning",
+    "Way",
     "check_teacher",
     "distil",
     "forward_all",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -15,8 +16,23 @@ from torch.optim import Optimizer
 
 from ..errors import FileFormatError, UsageError
 from ..files import write_bytes
+from .way import Way
 
-__all__ = ["Progress", "Row", "check_identity", "load_checkpoint", "read_progress", "save_checkpoint"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "Progress",
+    "Resume",
+    "Row",
+    "check_identity",
+    "goes_on",
+    "load_checkpoint",
+    "read_progress",
+    "row_of",
+    "save_checkpoint",
+]
+
+Resume = Literal["never", "if_there", "must"]
+CHECKPOINT_NAME = "checkpoint.safetensors"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +65,38 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     loss_count: int = 0
     lowered: float = 1.0  # factor on every rate since a divergence; 1: there was none
     lowered_at: int = -1  # the step from which on
+    way: Way | None = None  # to compute, as it was found by trying; None: nothing was tried
     rows: tuple[Row, ...] = ()
+
+    def describe(self, *, share: float, per_epoch: int) -> str:
+        """One line for a person, with how much of the run is done, in [0, 1], and steps of an epoch."""
+        text = f"{min(100, 100 * share):3.0f} %  {self.seconds:5.0f} s  epoch {self.step / per_epoch:6.2f}"
+        if self.loss_count:
+            text += f"  loss {self.loss_sum / self.loss_count:.3f}"
+        return text + (f"  top-1 {self.rows[-1].eval_top1:.2f} %" if self.rows else "")
+
+
+def row_of(progress: Progress, scores: Mapping[str, float], *, per_epoch: int, lr: float) -> Row:
+    """What was measured where a run stands.
+
+    Args:
+        progress: where.
+        scores: as the task's metrics give them, in [0, 1].
+        per_epoch: steps of an epoch.
+        lr: the learning rate.
+    """
+    return Row(
+        epoch=round(progress.step / per_epoch, 3),
+        train_loss=progress.loss_sum / max(1, progress.loss_count),
+        eval_loss=scores["loss"],
+        eval_top1=100 * scores["top1"],
+        eval_top5=100 * scores["top5"],
+        lr=lr,
+        step=progress.step,
+        seconds=progress.seconds,
+        eval_balanced=100 * scores["balanced"],
+        eval_calibration=scores["calibration_error"],
+    )
 
 
 def save_checkpoint(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: Optimizer) -> None:
@@ -84,6 +131,21 @@ def read_progress(path: Path) -> Progress:
         raise FileFormatError(
             f"cannot read {path}: {error}", wanted="a checkpoint of this version", do="remove it and train anew"
         ) from error
+
+
+def goes_on(out: Path, resume: Resume) -> Progress | None:
+    """Where the run in a folder stands, if it is to go on; None: it begins anew.
+
+    Raises:
+        UsageError: it must go on, and there is no checkpoint.
+        FileFormatError: what is there is none.
+    """
+    path = out / CHECKPOINT_NAME
+    if resume == "never" or (resume == "if_there" and not path.exists()):
+        return None
+    if not path.exists():
+        raise UsageError(f"no checkpoint in {out}", wanted=CHECKPOINT_NAME, do="train without --resume")
+    return read_progress(path)
 
 
 def check_identity(path: Path, identity: dict[str, str]) -> None:

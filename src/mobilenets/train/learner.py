@@ -33,6 +33,8 @@ class Learner:
         preprocess: how images are normalised.
         dtype: of the forward and backward pass.
         objective: makes what is learned from a batch.
+        compiled: run the network through torch.compile where it is called as a whole.
+        trial: steps are only timed; see `Setting`.
         team: whom gradients are averaged with.
     """
 
@@ -47,6 +49,8 @@ class Learner:
         dtype: torch.dtype,
         objective: MakeObjective,
         team: Team,
+        compiled: bool = False,
+        trial: bool = False,
     ) -> None:
         self._batches, self._recipe, self._preprocess = batches, recipe, preprocess
         self._network, self._dtype, self._team = network, dtype, team
@@ -65,6 +69,7 @@ class Learner:
             batches=batches,
             device=self._device,
             dtype=dtype,
+            trial=trial,
         )
         self.objective = objective(setting)
         beside = self.objective.modules
@@ -75,6 +80,9 @@ class Learner:
         self.modules |= {"averaged": self._averaged} if self._averaged is not network else {}
         self.modules |= {f"objective.{name}": module for name, module in beside.items()}
         team.spread(self.modules.values())
+        self._compiled = compiled
+        if compiled:
+            network.compile(dynamic=False)  # in place: tensors keep their names, and copies are not compiled
 
     def step(self, drawn: Drawn, *, step: int, rate: float) -> Tensor:
         """Learn from a batch at a learning rate; the loss, on the device."""
@@ -110,7 +118,9 @@ class Learner:
         """
         self._team.average_statistics(self.modules.values())
         if not self._recipe.recalibrate:
-            return self._averaged
+            # Batches of other sizes in evaluation mode would be compiled anew; a copy is not compiled.
+            judges_itself = self._compiled and self._averaged is self._network
+            return copy.deepcopy(self._network) if judges_itself else self._averaged
         drawn = itertools.islice(self._batches.epoch(0), self._recipe.recalibrate)
         images = (self._images(batch, step=number) for number, batch in enumerate(drawn))
         made = recalibrated(self._averaged, images, device=self._device, dtype=self._dtype)

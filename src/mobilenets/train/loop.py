@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -26,24 +26,33 @@ from ..nets import tensors_of
 from ..records import Preprocess
 from ..tasks import TASKS
 from .begin import begin
-from .checkpoint import Progress, Row, check_identity, load_checkpoint, save_checkpoint
+from .checkpoint import (
+    CHECKPOINT_NAME,
+    Progress,
+    Resume,
+    Row,
+    check_identity,
+    goes_on,
+    load_checkpoint,
+    row_of,
+    save_checkpoint,
+)
 from .clock import Clock
 from .forward import forward_all
 from .interrupt import stop_on_interrupt
 from .judge import EvalPixels
 from .learner import Learner
 from .loader import Batches, Drawn, TrainPixels
-from .machine import compute_dtype, keep_freed_memory, memory_explained, pick_device
+from .machine import keep_freed_memory, memory_explained, on_threads, pick_device
 from .objective import CrossEntropy, MakeObjective
+from .probe import find_way
 from .recipe import Recipe
 from .team import join_team
+from .way import AS_IT_IS, Tuning, precision_name
 
 __all__ = ["EvalPixels", "Outcome", "Resume", "train"]
 
-Resume = Literal["never", "if_there", "must"]
-CHECKPOINT_NAME = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 30.0
-SETTLE_IMAGES = 512  # tell the statistics of norms that came without any
 EVAL_SHARE = 0.1  # of the time at most goes into validation, the last one apart
 LINE_SECONDS = 15.0
 LOWERED = 0.3  # of the rate, where it made numbers that are none
@@ -77,6 +86,7 @@ def train(
     device: str = "auto",
     resume: Resume = "never",
     objective: MakeObjective = CrossEntropy,
+    tuning: Tuning = AS_IT_IS,
     on_row: Callable[[tuple[Row, ...]], None] | None = None,
 ) -> Outcome:
     """Train a classifier.
@@ -93,21 +103,24 @@ def train(
         device: "auto", "cpu", "cuda", ...
         resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
         objective: makes what is learned from a batch.
+        tuning: what is tried for speed before the first step; the checkpoint keeps what was chosen.
         on_row: called with all rows after each validation.
 
     SIGINT stops after the step at hand and keeps everything; the same call with resume goes on.
 
     Raises:
-        UsageError: labels and classes disagree, there is nothing to resume, what is there is another run, the folder
-            cannot be written, or memory runs out. Whatever was saved before is intact.
+        UsageError: labels and classes disagree, there is nothing to resume, what is there is another run, it was
+            compiled and cannot be here, the folder cannot be written, or memory runs out. Whatever was saved before is
+            intact.
         DataError: an image cannot be drawn.
         CheckError: the loss is no longer a number, again after the rate was lowered once.
     """
     with memory_explained(recipe.batch_size), stop_on_interrupt() as stopped:
-        run = _Run(start, pixels, validation, recipe, labels, preprocess, out, device, objective)
-        run.prepare(data_digest, resume=resume)
-        run.steps(stopped, on_row)
-        return run.outcome()
+        run = _Run(start, pixels, validation, recipe, labels, preprocess, out, device, objective, tuning, resume)
+        with on_threads(run.way.threads):
+            run.prepare(data_digest)
+            run.steps(stopped, on_row)
+            return run.outcome()
 
 
 class _DivergedError(Exception):
@@ -128,6 +141,8 @@ class _Run:
         out: Path,
         device: str,
         objective: MakeObjective,
+        tuning: Tuning,
+        resume: Resume,
     ) -> None:
         self.start, self.recipe, self.validation = start, recipe, validation
         self.labels, self.preprocess, self.out = labels, preprocess, out
@@ -141,19 +156,18 @@ class _Run:
         keep_freed_memory()
         self.team = join_team()
         self.device = pick_device(device)
-        self.dtype = compute_dtype(recipe.precision, self.device)
+        before = goes_on(out, resume)
         self.batches = Batches(pixels, recipe, preprocess, rank=self.team.rank, world=self.team.world)
         self.task = TASKS["classify"]
-        self.learner = Learner(
-            begin(start, self.batches, labels=labels, preprocess=preprocess, seed=recipe.seed, device=self.device),
-            self.batches,
-            recipe,
-            labels=labels,
-            preprocess=preprocess,
-            dtype=self.dtype,
-            objective=objective,
-            team=self.team,
+        network = begin(start, self.batches, labels=labels, preprocess=preprocess, seed=recipe.seed, device=self.device)
+        learner = partial(
+            Learner, batches=self.batches, recipe=recipe, labels=labels, preprocess=preprocess, objective=objective
         )
+        self.way = find_way(
+            network, learner, recipe, tuning, before=before, device=self.device, batches=self.batches, team=self.team
+        )
+        self.learner = learner(network, dtype=self.way.dtype, compiled=self.way.compiled, team=self.team)
+        self.tuning, self.going_on = tuning, before is not None
         self.stopped, self.stopping = threading.Event(), False
         self.progress = Progress(identity={})
         self.clock = Clock(0.0)
@@ -162,7 +176,7 @@ class _Run:
         self.data_digest = ""
         self.best: Bundle | None = None
 
-    def prepare(self, data_digest: str, *, resume: Resume) -> None:
+    def prepare(self, data_digest: str) -> None:
         """Begin anew or from the checkpoint."""
         path = self.out / CHECKPOINT_NAME
         self.data_digest = data_digest
@@ -174,11 +188,11 @@ class _Run:
             "their labels": digest_of(list(self.labels)),
             "the objective": digest_of(self.learner.objective.identity),
         }
-        self.progress = Progress(identity=identity)
-        if resume == "never" or (resume == "if_there" and not path.exists()):
+        if self.tuning.asked:
+            identity["what was tried for speed"] = digest_of([self.tuning.probe, self.tuning.compile])
+        self.progress = Progress(identity=identity, way=self.way if self.tuning.asked else None)
+        if not self.going_on:
             return
-        if not path.exists():
-            raise UsageError(f"no checkpoint in {self.out}", wanted=CHECKPOINT_NAME, do="train without --resume")
         check_identity(path, identity)
         self.progress = load_checkpoint(path, self.learner.modules, self.learner.optimizer)
         best = self.out / "best"
@@ -226,7 +240,7 @@ class _Run:
             if self.progress.seconds - told > LINE_SECONDS:
                 told = self.progress.seconds
                 self._take(losses)
-                self.team.say(self._line())
+                self.team.say(self.progress.describe(share=self._share(), per_epoch=self.batches.per_epoch))
             if self.progress.batch and self._due():  # at the end of an epoch, validation may come first
                 self._take(losses)
                 self.save()
@@ -308,22 +322,12 @@ class _Run:
             raise _DivergedError
         scores = self.task.metrics(logits, self.validation.targets)
         self.eval_seconds = self._now() - began
-        row = Row(
-            epoch=round(self.progress.step / self.batches.per_epoch, 3),
-            train_loss=self.progress.loss_sum / max(1, self.progress.loss_count),
-            eval_loss=scores["loss"],
-            eval_top1=100 * scores["top1"],
-            eval_top5=100 * scores["top5"],
-            lr=max(float(group["lr"]) for group in self.learner.optimizer.param_groups),
-            step=self.progress.step,
-            seconds=self.progress.seconds,
-            eval_balanced=100 * scores["balanced"],
-            eval_calibration=scores["calibration_error"],
-        )
+        lr = max(float(group["lr"]) for group in self.learner.optimizer.param_groups)
+        row = row_of(self.progress, scores, per_epoch=self.batches.per_epoch, lr=lr)
         self.progress = msgspec.structs.replace(
             self.progress, rows=(*self.progress.rows, row), loss_sum=0.0, loss_count=0
         )
-        self.team.say(self._line())
+        self.team.say(self.progress.describe(share=self._share(), per_epoch=self.batches.per_epoch))
         if scores[self.task.goal] > self.progress.best_top1:
             self.best = self._bundle(judged)
             self._write(self.best, "best")
@@ -356,7 +360,8 @@ class _Run:
             "torch": str(torch.__version__),
             "device": str(self.device),
             **({"rate_lowered_at": self.progress.lowered_at} if self.progress.lowered < 1 else {}),
-            "compute": str(self.dtype).removeprefix("torch."),
+            "compute": precision_name(self.way.precision),
+            **({} if self.progress.way is None else {"way": msgspec.to_builtins(self.progress.way)}),
             **self.learner.objective.told,
         }
         history = self.start.history if isinstance(self.start, Bundle) else ()
@@ -382,12 +387,3 @@ class _Run:
         self._write(last, "last")
         best = last if self.best is None else self.best
         return Outcome(best=best, last=last, rows=self.progress.rows, finished=self.progress.finished)
-
-    def _line(self) -> str:
-        p = self.progress
-        text = (
-            f"{min(100, 100 * self._share()):3.0f} %  {p.seconds:5.0f} s  epoch {p.step / self.batches.per_epoch:6.2f}"
-        )
-        if p.loss_count:
-            text += f"  loss {p.loss_sum / p.loss_count:.3f}"
-        return text + (f"  top-1 {p.rows[-1].eval_top1:.2f} %" if p.rows else "")

@@ -15,7 +15,7 @@ import torch
 from ..errors import UsageError
 from .recipe import Precision
 
-__all__ = ["compute_dtype", "keep_freed_memory", "lower_precision", "memory_explained", "pick_device"]
+__all__ = ["compute_dtype", "keep_freed_memory", "lower_precision", "memory_explained", "on_threads", "pick_device"]
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 # mallopt's parameters, from glibc's malloc.h
@@ -66,6 +66,20 @@ def lower_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Autocast to `dtype`; nothing for float32."""
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         yield
+
+
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads of the CPU inside, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

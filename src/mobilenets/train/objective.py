@@ -45,6 +45,7 @@ class Setting:
     batches: Batches
     device: torch.device
     dtype: torch.dtype  # of the forward pass: `with lower_precision(setting.dtype, setting.device)`
+    trial: bool = False  # steps are only timed, and what they learn is thrown away: nothing is made for the whole run
 
 
 class Objective(Protocol):

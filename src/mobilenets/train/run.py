@@ -34,6 +34,7 @@ from .recipe import Recipe
 from .team import join_team
 from .transfer import frozen_rows
 from .validate import bundle_logits
+from .way import AS_IT_IS, Tuning
 
 __all__ = ["train_run"]
 
@@ -53,6 +54,7 @@ def train_run(
     keep_mirror: bool = False,
     command: str = "",
     objective: MakeObjective = CrossEntropy,
+    tuning: Tuning = AS_IT_IS,
 ) -> Outcome:
     """Train on a data set and leave everything about it in `out`.
 
@@ -73,6 +75,7 @@ def train_run(
         keep_mirror: mirror as the recipe says, also where the data set says that mirrored images are others.
         command: what a person typed, for `args.yaml`.
         objective: makes what is learned from a batch.
+        tuning: what is tried for speed before the first step.
 
     Raises:
         UsageError: what is asked for does not go together, or there is nothing to resume.
@@ -107,6 +110,7 @@ def train_run(
         device=device,
         resume=resume,
         objective=objective,
+        tuning=tuning,
         on_row=lambda rows: write_text(out / "results.csv", _csv(rows)),
     )
     # An interrupted run validates once more, and a finished one that is resumed not at all.
