@@ -9,7 +9,8 @@ the same batch, shifts and mirrors of the images, and optimizer:
 - ours: as `mobilenets train` runs. It decodes files once; that time is not counted, theirs decode in every epoch.
 - stock: float32, PyTorch's own layers, torchvision's ImageFolder and transforms, a DataLoader with a worker per thread.
 - timm: timm's data set, loader and optimizer around the same network in PyTorch's own layers, as its train script puts
-  them together, in four ways: float32 or bfloat16 autocast, channels-last or not. The fastest counts.
+  them together, in four ways: float32 or bfloat16 autocast, channels-last or not. The fastest of the first round counts
+  and alone takes part in the others.
 
 speed: each loop in a process of its own, in turn, several rounds; images a second after a warm-up, loading included.
 accuracy: ours and stock for as many epochs, with one schedule and no averaged weights; all of test/ judges the last
@@ -274,14 +275,15 @@ def speed(given: argparse.Namespace) -> None:
     """One row per network."""
     for model in given.models.split(","):
         found: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-        for _ in range(given.rounds):
-            for loop in LOOPS:
+        fastest = TIMM[0]
+        for number in range(given.rounds):
+            for loop in ("ours", "stock", fastest) if number else LOOPS:
                 words = ["worker", str(given.cifar), "--loop", loop, "--model", model]
                 told = process(*words, "--seconds", str(given.seconds), "--threads", str(given.threads))
                 found[loop].append(told["images_per_second"])
                 print(f"{model}  {loop}: {found[loop][-1]:.0f} images/s", file=sys.stderr)
+            fastest = fastest if number else max(TIMM, key=lambda loop: found[loop][0])
         middle = {loop: statistics.median(values) for loop, values in found.items()}
-        fastest = max(TIMM, key=middle.__getitem__)
         spec = table(model)
         append(
             "training",
