@@ -384,11 +384,12 @@ def test_int8_that_lost_a_point_since_before_training_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", ["mobilenet_v3_small_0.35", "mobilenet_v2_0.35"])
-def test_digits_trained_for_int8_are_told_apart_by_the_file_as_training_said(base: str, tmp_path: Path) -> None:
+def test_digits_trained_for_int8_are_told_apart_by_the_file_as_training_said(tmp_path: Path) -> None:
     digits = open_dataset("digits")
     recipe = Recipe(epochs=4.0, batch_size=64, precision="fp32")
-    whole = train_run(base, digits, recipe, out=tmp_path / "float", resolution=16, device="cpu").best
+    whole = train_run(
+        "mobilenet_v3_small_0.35", digits, recipe, out=tmp_path / "float", resolution=16, device="cpu"
+    ).best
     low = msgspec.structs.replace(recipe, epochs=1.0, lr=0.02)
     outcome, scores = train_for_int8(whole, digits, low, out=tmp_path / "int8", device="cpu")
     assert scores is not None
