@@ -189,6 +189,10 @@ def test_a_thousand_and_one_outputs_are_a_note_and_wrong_without_a_background(tm
     value = draft.head(draft.conv("image", 3, 8, stride=2), 8, classes=1001)
     path = draft.write(tmp_path / "bare.onnx", value, classes=1001)
     assert found(doctor(path))["1001 labels"].weight == "note"
+    model = onnx.load(path)
+    model.metadata_props[0].value = "\n".join(["background", *(f"name, or {index}" for index in range(1000))])
+    onnx.save(model, tmp_path / "told.onnx")
+    assert found(doctor(tmp_path / "told.onnx")) == {}
     names = tuple(f"name of {index}" for index in range(1000))
     ways = {"with": ("background", *names), "without": (*names, "one more")}
     checkups = {

@@ -12,6 +12,7 @@ from making import settled_bundle
 from mobilenets.arch import compose
 from mobilenets.bundle import Bundle
 from mobilenets.doctor import Finding, doctor
+from mobilenets.doctor.graph import short
 from mobilenets.errors import FileFormatError, UsageError
 from mobilenets.runtime import is_installed
 
@@ -52,6 +53,19 @@ def test_a_native_file_has_no_faults(writer: ModuleType, bundle: Bundle, tmp_pat
 def test_hard_swish_in_pieces_is_found(hard_swish: str, writer: ModuleType, bundle: Bundle, tmp_path: Path) -> None:
     content = writer.write(bundle, writer.Style(hard_swish=hard_swish))
     assert "hard-swish" in found(tmp_path / "m.tflite", content)["activation in pieces"].evidence
+
+
+def test_labels_in_the_metadata_are_seen(writer: ModuleType, bundle: Bundle, tmp_path: Path) -> None:
+    for labels in (None, ("a", "b", "c", "d", "e")):
+        (tmp_path / "m.tflite").write_bytes(writer.write(bundle, writer.Style(labels=labels)))
+        missing = any(finding.problem == "labels missing" for finding in doctor(tmp_path / "m.tflite").findings)
+        assert missing == (labels is None)
+
+
+def test_long_names_are_cut_in_sentences_and_whole_in_the_record() -> None:
+    assert short("a/b;c/d") == "a/b"
+    assert short("x" * 80) == "..." + "x" * 60
+    assert short("rows.3.depthwise") == "rows.3.depthwise"
 
 
 def test_softmax_is_told(writer: ModuleType, bundle: Bundle, tmp_path: Path) -> None:

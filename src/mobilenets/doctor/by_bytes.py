@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiled import Compiled
-from .graph import COMPUTES, Graph, Node, mult_adds, scalar, weight_of
+from .graph import COMPUTES, Graph, Node, mult_adds, scalar, short, weight_of
 from .records import Finding
 from .seen import Saturated, Seen
 
@@ -55,7 +55,7 @@ def float_weights(seen: Seen) -> Finding | None:
     told = (
         f"{100 * share:.1f} % of the {total / 1e6:.2f} MB of weights are float, in {len(floats)} of {len(kept)} layers"
     )
-    told += f"; most in {largest[0].name} ({largest[1].nbytes / 1e6:.2f} MB)"
+    told += f"; most in {short(largest[0].name)} ({largest[1].nbytes / 1e6:.2f} MB)"
     late = sum(_quantised_when_opened(seen.graph, node) for node, _ in floats)
     told += f"; {late} of them are made bytes when the file is opened" if late else ""
     return Finding(
@@ -98,17 +98,14 @@ def one_scale_for_all(seen: Seen) -> Finding | None:
     if not poor:
         return None
     worst = max(poor, key=lambda each: each[1] / each[2])
-    told = (
-        f"{single} layers have one scale for all channels; in {len(poor)} of them more than {100 * FEW_CHANNELS:.0f} % "
-    )
-    told += (
-        f"of the channels use fewer than {FEW_STEPS} of 127 steps; most in {worst[0].name}: {worst[1]} of {worst[2]}"
-    )
+    share = f"more than {100 * FEW_CHANNELS:.0f} % of the channels use fewer than {FEW_STEPS} of 127 steps"
+    told = f"{single} layers have one scale for all channels; in {len(poor)} of them {share}; "
+    told += f"most in {short(worst[0].name)}: {worst[1]} of {worst[2]}"
     return Finding(
         problem="one scale for all channels",
         weight="wrong",
         evidence=told,
-        costs="small channels, of depthwise filters above all, are rounded to a few numbers, and accuracy drops",
+        costs="small channels become a few numbers; accuracy drops, unless it was trained so",
         remedy=f"a scale per channel: quantize_static(..., per_channel=True); or {QUANTIZE}",
         nodes=tuple(node.name for node, _, _ in poor),
     )
@@ -161,7 +158,7 @@ def uncalibrated_ranges(seen: Seen) -> Finding | None:
         return Finding(
             problem="uncalibrated ranges",
             weight="wrong",
-            evidence=f"{len(odd)} operators have a scale of 0, infinity or no number; first {odd[0].name}",
+            evidence=f"{len(odd)} operators have a scale of 0, infinity or no number; first {short(odd[0].name)}",
             costs="everything behind them is a constant or no number",
             remedy=f"calibrate with real images: {QUANTIZE}",
             nodes=tuple(node.name for node in odd),
@@ -202,7 +199,7 @@ def zero_points_out_of_place(seen: Seen) -> Finding | None:
     if not found:
         return None
     worst = max(found, key=lambda pair: pair[1])
-    told = f"{len(found)} values that are never negative keep steps below zero; most in {worst[0].name}: "
+    told = f"{len(found)} values that are never negative keep steps below zero; most in {short(worst[0].name)}: "
     told += f"{100 * worst[1]:.0f} % of 256"
     return Finding(
         problem="zero points out of place",
@@ -230,7 +227,7 @@ def saturated_ranges(seen: Seen) -> Finding | None:
         return None
     worst = max(found, key=_cut_off)
     told = f"{len(found)} of {len(seen.saturated)} ranges cut off more than {100 * SATURATED:.0f} % of the numbers on "
-    told += f"{worst.images} images; most in {worst.value}: {100 * _cut_off(worst):.1f} % outside "
+    told += f"{worst.images} images; most in {short(worst.value)}: {100 * _cut_off(worst):.1f} % outside "
     told += f"{worst.low:.3g} to {worst.high:.3g}"
     return Finding(
         problem="saturated ranges",
@@ -260,7 +257,7 @@ def convolutions_left_in_float(seen: Seen) -> Finding | None:
     before = {node.name: mult_adds(seen.graph, node) for node in seen.graph.nodes if node.op in COMPUTES}
     total = sum(before.values())
     left = sum(before.get(node.name, 0) for node in found)
-    told = f"{len(found)} of {len(every)} layers with weights in bytes run in float, first {found[0].name}"
+    told = f"{len(found)} of {len(every)} layers with weights in bytes run in float, first {short(found[0].name)}"
     told += f", {100 * left / total:.1f} % of the mult-adds" if total and left else ""
     return Finding(
         problem="convolutions left in float",

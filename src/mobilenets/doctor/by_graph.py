@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from .graph import Graph, Node
+from .graph import Graph, Node, short
 from .pieces import Pieces, pieces_of
 from .records import Finding
 from .seen import Seen
@@ -342,4 +342,4 @@ def _plural(count: int, word: str) -> str:
 
 
 def _names(nodes: tuple[Node, ...] | list[Node]) -> str:
-    return "first " + nodes[0].name if len(nodes) > 1 else nodes[0].name
+    return "first " + short(nodes[0].name) if len(nodes) > 1 else short(nodes[0].name)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..arch import find, with_classes
 from ..errors import UsageError
-from .graph import Graph, Node
+from .graph import Graph, Node, short
+from .names import NAME_KEYS, names_in
 from .records import Finding
 from .seen import Seen
 
@@ -65,7 +66,7 @@ def not_finite(seen: Seen) -> Finding | None:
     return Finding(
         problem="numbers that are not finite",
         weight="wrong",
-        evidence=f"{count} numbers in {len(odd)} tensors are infinite or no numbers, first {odd[0]}",
+        evidence=f"{count} numbers in {len(odd)} tensors are infinite or no numbers, first {short(odd[0])}",
         costs="answers are no numbers",
         remedy="look at the training for divergence, or export in float32 if the tensors are float16",
         nodes=tuple(odd),
@@ -141,6 +142,9 @@ def thousand_and_one(seen: Seen) -> Finding | None:
             return None
         told = f"1001 outputs, and the first label is {labels[0]!r} instead of a background"
     else:
+        names = names_in(seen.graph.metadata, 1001)
+        if names and BACKGROUND.fullmatch(names[0]):
+            return None
         told = "1001 outputs, which is ImageNet's 1000 classes behind a background"
     return Finding(
         problem="1001 labels",
@@ -154,7 +158,7 @@ def thousand_and_one(seen: Seen) -> Finding | None:
 def labels_missing(seen: Seen) -> Finding | None:
     """Nothing says what the outputs mean."""
     if seen.artifact is None:
-        if any(key.lower() in ("labels", "names", "classes", "label_names") for key in seen.graph.metadata):
+        if any(key.lower() in NAME_KEYS for key in seen.graph.metadata):
             return None
         return Finding(
             problem="labels missing",
@@ -186,7 +190,7 @@ def softmax_inside(seen: Seen) -> Finding | None:
     return Finding(
         problem="softmax inside",
         weight="note" if seen.artifact is None else "wrong",
-        evidence=f"the last operator is {last.op} ({last.name})",
+        evidence=f"the last operator is {last.op} ({short(last.name)})",
         costs="a second softmax makes a thousand probabilities nearly equal; the order of classes stays",
         remedy="take the outputs as they are, without softmax"
         if seen.artifact is None
@@ -294,7 +298,7 @@ def padding_unlike_table(seen: Seen) -> Finding | None:
         problem="padding unlike its table",
         weight="wrong",
         evidence=f"the table of {seen.artifact.spec_name if seen.artifact else ''} pads {said!r}; {len(against)} "
-        f"convolutions that stride pad otherwise, first {against[0]}",
+        f"convolutions that stride pad otherwise, first {short(against[0])}",
         costs="every map is shifted by a pixel; accuracy drops by a few points and nothing fails",
         remedy=f"export it again from its bundle: {EXPORT}",
         nodes=tuple(against),
@@ -311,7 +315,7 @@ def mixed_padding(seen: Seen) -> Finding | None:
         problem="mixed padding",
         weight="wrong",
         evidence=f"{len(found['symmetric'])} convolutions that stride pad evenly and {len(found['same'])} as "
-        f"TensorFlow's SAME does; the odd ones begin with {found[fewer][0]}",
+        f"TensorFlow's SAME does; the odd ones begin with {short(found[fewer][0])}",
         costs="no library builds a network so: maps are shifted by a pixel where weights expect otherwise",
         remedy="build the network with one convention: timm's tf_ models for TensorFlow's weights",
         nodes=found[fewer],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import re
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +18,7 @@ from ..metrics import mcnemar, wilson_interval
 from ..records import Preprocess
 from ..runtime.validate import match_labels
 from .feeders import Feeder
+from .names import names_in
 from .records import Fed, Feeding, Order, Shifted
 
 __all__ = [
@@ -220,8 +220,9 @@ def outputs_of(
     """
     if named:
         return match_labels(named, classes), "artifact.json"
-    if names := _names_in(metadata, outputs):
-        return match_labels(names, classes), "the file's metadata"
+    if names := names_in(metadata, outputs):
+        with contextlib.suppress(UsageError):  # names of another wording; ImageNet's order may still be known
+            return match_labels(names, classes), "the file's metadata"
     known = {*imagenet_labels(), *imagenet_synsets()}
     if outputs in (1000, 1001) and all(name in known for name in classes):
         return match_labels(imagenet_labels(), classes) + (outputs - 1000), "ImageNet's usual order"
@@ -235,22 +236,6 @@ def outputs_of(
     order = {name: index + extra for index, name in enumerate(sorted(classes))}
     told = "the alphabet, as torchvision.datasets.ImageFolder counts"
     return np.array([order[name] for name in classes], np.int64), told + (", behind a background" if extra else "")
-
-
-def _names_in(metadata: Mapping[str, str], outputs: int) -> tuple[str, ...]:
-    """Class names in a file's metadata: a list or dict as Python or JSON writes it, or one name a line or comma."""
-    for key in ("labels", "names", "classes", "label_names"):
-        text = metadata.get(key)
-        if not text:
-            continue
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            found = [part.strip() for part in re.split(r"[\n,]", text) if part.strip()]
-        values = list(found.values()) if isinstance(found, dict) else found
-        if isinstance(values, list | tuple) and len(values) == outputs:
-            return tuple(str(value) for value in values)
-    return ()
 
 
 def preprocess_for(side: int, channels: int) -> Preprocess:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from ..records import Format
 
-__all__ = ["COMPUTES", "PASSES", "Graph", "Node", "Port", "mult_adds", "scalar", "weight_of"]
+__all__ = ["COMPUTES", "PASSES", "Graph", "Node", "Port", "mult_adds", "scalar", "short", "weight_of"]
 
 COMPUTES: Final = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})  # operators with mult-adds
+LONGEST: Final = 60
 # What hands a value on: the same numbers, up to rounding.
 PASSES: Final = frozenset({"Identity", "QuantizeLinear", "DequantizeLinear", "Cast"})
 
@@ -118,6 +119,12 @@ class Graph:
     def works(self, *ops: str) -> tuple[Node, ...]:
         """The nodes of these kinds."""
         return tuple(node for node in self.nodes if node.op in ops)
+
+
+def short(name: str) -> str:
+    """A name for a sentence: LiteRT's converter strings all names together that it fused, and paths get long."""
+    first = name.partition(";")[0]
+    return first if len(first) <= LONGEST else "..." + first[-LONGEST:]
 
 
 def scalar(graph: Graph, value: str) -> float | None:

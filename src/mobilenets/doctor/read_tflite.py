@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +19,7 @@ from .graph import Graph, Node, Port
 __all__ = ["graph_of_tflite"]
 
 IDENTIFIER: Final = b"TFL3"
+MOST_TEXT: Final = 1_000_000  # bytes of label names
 TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "UINT8": "uint8", "INT64": "int64", "INT8": "int8"}
 )
@@ -73,13 +77,33 @@ def graph_of_tflite(path: Path) -> Graph:
     if content[4:8] != IDENTIFIER:
         raise FileFormatError(f"{path} is no LiteRT file", wanted=wanted, do=do)
     try:
-        return _Reading(schema, schema.ModelT.InitFromPackedBuf(content, 0)).graph()
+        return _Reading(schema, schema.ModelT.InitFromPackedBuf(content, 0), _labels(content)).graph()
     except Exception as error:  # what reading a torn flatbuffer may raise is anything from struct.error to MemoryError
         raise FileFormatError(f"{path} breaks off or is damaged: {error!r}", wanted=wanted, do=do) from error
 
 
+def _labels(content: bytes) -> dict[str, str]:
+    """Class names, one a line, where TFLite's metadata writer has put them: a text file in a zip behind the model."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            texts = [
+                each for each in packed.infolist() if each.filename.endswith(".txt") and each.file_size < MOST_TEXT
+            ]
+            return {"labels": packed.read(texts[0]).decode("utf-8", "replace")} if texts else {}
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ):  # none, or a torn one
+        return {}
+
+
 class _Reading:
-    def __init__(self, schema: Any, model: Any) -> None:
+    def __init__(self, schema: Any, model: Any, metadata: Mapping[str, str]) -> None:
+        self._metadata = metadata
         self._model, self._main = model, model.subgraphs[0]
         self._ops = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
         self._types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
@@ -109,6 +133,7 @@ class _Reading:
             outputs=tuple(self._port(int(index)) for index in self._main.outputs),
             shapes=self._shapes,
             pixels=True,
+            metadata=self._metadata,
         )
 
     def _tensor(self, index: int) -> None:

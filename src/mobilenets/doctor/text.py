@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .graph import short
 from .records import Checkup, Feeding
 
 __all__ = ["checkup_text"]
@@ -26,7 +27,9 @@ def _lines(checkup: Checkup) -> Iterator[str]:
         yield f"  do       {finding.remedy}"
         if finding.nodes:
             more = len(finding.nodes) - SHOWN
-            yield f"  in       {', '.join(finding.nodes[:SHOWN])}" + (f" and {more} more" if more > 0 else "")
+            yield f"  in       {', '.join(short(name) for name in finding.nodes[:SHOWN])}" + (
+                f" and {more} more" if more > 0 else ""
+            )
     if checkup.feeding is not None:
         yield from _feeding(checkup.feeding)
     wide = max(len(fact.name) for fact in checkup.facts)
