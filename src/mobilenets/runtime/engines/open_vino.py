@@ -122,9 +122,7 @@ class OpenVinoEngine:
             model = model.clone()
             model.reshape({i: [batch, *list(i.partial_shape)[1:]] for i in model.inputs})
         wanted = _ARITHMETIC[self._artifact.precision]
-        compiled = self._core.compile_model(
-            model, "CPU", cpu_options(self._artifact.precision, threads=self._threads)
-        )
+        compiled = self._core.compile_model(model, "CPU", cpu_options(self._artifact.precision, threads=self._threads))
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != wanted:
             raise RuntimeError(f"it computes in {taken} where {wanted} was asked for")
