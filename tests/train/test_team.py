@@ -98,7 +98,20 @@ def test_all_processes_end_with_the_same_bits_and_the_first_one_has_written_them
     assert {rank for rank, run, *_ in ends if run == name} == {0, 1}
 
 
-@pytest.mark.slow  # on a loaded machine gloo's threads ended in an abort, once in six runs, before `leave` waited
+PARTING = """
+import atexit
+import torch, torch.distributed as dist
+atexit.register(lambda: print("still there" if dist.is_initialized() else "parted", flush=True))
+from mobilenets.train.team import join_team
+assert join_team().mean(torch.ones(2)).tolist() == [1.0, 1.0]
+"""
+
+
+def test_a_process_that_ends_without_leaving_its_team_parts_from_it_before_python_ends(tmp_path: Path) -> None:
+    assert started(PARTING, world=2, cwd=tmp_path) == ["parted\n"] * 2
+
+
+@pytest.mark.slow  # three processes that import torch
 def test_torchrun_trains_in_one_folder_and_speaks_once(tiny_run: ModuleType, tmp_path: Path) -> None:
     data = tiny_run.make_folder(tmp_path / "colours")
     tiny_run.write_spec(tmp_path / "tiny.json")

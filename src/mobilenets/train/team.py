@@ -11,6 +11,7 @@ their number, so that any count of processes sees what one would.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ class Team:
         """Part from the others, at the end."""
         if self.world > 1 and dist.is_initialized():
             dist.barrier()  # nobody's threads are torn down while another still talks to them
-            dist.destroy_process_group()
+            _part()
 
     def _average(self, tensors: list[Tensor]) -> None:
         if self.world == 1 or not tensors:
@@ -142,4 +143,16 @@ def join_team() -> Team:
         if with_gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo")
+        atexit.register(_part)
     return Team(rank=dist.get_rank(), world=dist.get_world_size())
+
+
+def _part() -> None:
+    """End the group and its threads while Python is whole, however the process ends: errors and Ctrl-C do not `leave`.
+
+    A thread of gloo that lets go of its last tensor while Python shuts down asks for a lock that is gone, and the
+    process aborts (PyTorch's issue 190489). Destroying the group waits for these threads. Nobody else is waited for:
+    where one ends with an error, the others may never come.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
