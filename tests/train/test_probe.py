@@ -34,7 +34,7 @@ from mobilenets.train.checkpoint import read_progress
 from mobilenets.train.compiled import Account
 from mobilenets.train.loop import CHECKPOINT_NAME
 from mobilenets.train.machine import on_threads
-from mobilenets.train.probe import Speed, pick, ways_open
+from mobilenets.train.probe import Speed, pick, speeds_of, ways_open
 from mobilenets.train.trial import Trial, measure
 from mobilenets.train.way import usual_way
 
@@ -213,9 +213,19 @@ def test_ways_take_turns_until_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -
 def test_a_way_that_had_no_turn_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(trial, "time", clock)
-    first, second = trials_of(clock, 30.0, 30.0)
-    measure([first, second], seconds=20.0)
-    assert (first.step_seconds, second.step_seconds) == (30.0, None)
+    trials = trials_of(clock, 30.0, 30.0)
+    measure(trials, seconds=20.0)
+    (speed,) = speeds_of(trials, images=60)
+    assert (speed.images_per_second, speed.steps) == (2.0, 1)
+
+
+def test_where_steps_are_slow_all_are_compared_by_their_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(trial, "time", clock)
+    trials = trials_of(clock, 9.0, 6.0)
+    measure(trials, seconds=20.0)
+    assert [len(each.seconds) for each in trials] == [1, 0]
+    assert [speed.images_per_second for speed in speeds_of(trials, images=18)] == [2.0, 3.0]
 
 
 def test_the_account_says_when_compiling_has_paid() -> None:

@@ -83,6 +83,7 @@ def compiled_if_faster(
         say: tells a line.
     """
     other = msgspec.structs.replace(way, compiled=True)
+    say("torch.compile: compiling a copy of the network, which may take minutes")
     try:
         trial = Trial(other, make(other), drawn)
         trial.warm(WARMING)

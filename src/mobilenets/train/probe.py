@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +22,7 @@ from .team import Team
 from .trial import MakeLearner, Trial, measure
 from .way import Exact, Tuning, Way, precision_name, usual_way
 
-__all__ = ["Speed", "find_way", "pick", "ways_open"]
+__all__ = ["Speed", "find_way", "pick", "speeds_of", "ways_open"]
 
 PROBE_SECONDS = 20.0
 BATCHES = 4  # that are drawn before and taken in turn: drawing runs beside the steps, so it is not measured
@@ -121,6 +122,14 @@ def pick(speeds: Sequence[Speed]) -> tuple[Speed, str]:
     return fastest, f"the fastest, {fastest.images_per_second / slower[0].images_per_second:.2f}x the next"
 
 
+def speeds_of(trials: Sequence[Trial], *, images: int) -> list[Speed]:
+    """What was measured of those that had a turn; where time ended before all had two steps, by their first steps."""
+    tried = [trial for trial in trials if trial.warming]
+    if all(trial.seconds for trial in trials):
+        return [Speed(trial.way, images / statistics.median(trial.seconds), len(trial.seconds)) for trial in tried]
+    return [Speed(trial.way, images / trial.warming[0], 1) for trial in tried]
+
+
 def _probed(ways: Sequence[Way], make: MakeLearner, drawn: Sequence[Drawn], *, say: Callable[[str], None]) -> Way:
     """The way that is picked after all had their turn; says what was measured."""
     learners: dict[torch.dtype, Learner] = {}
@@ -130,11 +139,7 @@ def _probed(ways: Sequence[Way], make: MakeLearner, drawn: Sequence[Drawn], *, s
     trials = [Trial(way, learners[way.dtype], drawn) for way in ways]
     measure(trials, seconds=PROBE_SECONDS)
     images = len(drawn[0].targets)
-    speeds = [
-        Speed(trial.way, images / trial.step_seconds, len(trial.seconds))
-        for trial in trials
-        if trial.step_seconds is not None
-    ]
+    speeds = speeds_of(trials, images=images)
     chosen, why = pick(speeds)
     for line in _table(ways, speeds, chosen, images=images):
         say(line)
@@ -151,5 +156,6 @@ def _table(ways: Sequence[Way], speeds: Sequence[Speed], chosen: Speed, *, image
         if speed is None:
             yield f"  {way.describe():<{wide}}  no time for a step"
             continue
+        steps = "step" if speed.steps == 1 else "steps"
         mark = "  <" if speed is chosen else ""
-        yield f"  {way.describe():<{wide}}  {speed.images_per_second:8,.0f} images/s  ({speed.steps} steps){mark}"
+        yield f"  {way.describe():<{wide}}  {speed.images_per_second:8,.0f} images/s  ({speed.steps} {steps}){mark}"

@@ -39,8 +39,6 @@ class Trial:
 
     def run(self, *, until: float) -> None:
         """Steps until `time.monotonic()` says so, at least one."""
-        if not self.warming:
-            self.warm()
         while not self.seconds or time.monotonic() < until:
             self.seconds.append(self._step())
             if time.monotonic() >= until:
@@ -62,8 +60,16 @@ class Trial:
 
 
 def measure(trials: Sequence[Trial], *, seconds: float) -> None:
-    """Let the trials take turns until the time is up; the step at hand is finished. Later ones may have had no turn."""
+    """Let the trials take turns until the time is up; the step at hand is finished.
+
+    Each warms up first, so that where steps are slow as many ways as possible have had one; later ones may have none.
+    """
     began = time.monotonic()
+    for trial in trials:
+        if not trial.warming:
+            trial.warm()
+        if time.monotonic() >= began + seconds:
+            return
     blocks = [trial for _ in range(ROUNDS) for trial in trials]
     for place, trial in enumerate(blocks, start=1):
         trial.run(until=began + seconds * place / len(blocks))
