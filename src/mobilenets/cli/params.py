@@ -86,13 +86,12 @@ def typed_again(context: click.Context) -> str:
         value = context.params.get(parameter.name or "")
         if isinstance(parameter, click.Argument):
             words += [] if value is None else [str(value)]
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            # Whether a flag's default is False or unset differs between releases of click.
+            words += [parameter.opts[-1]] if value and parameter.name not in _NOT_TYPED_AGAIN else []
         elif parameter.name not in _NOT_TYPED_AGAIN and value not in (None, (), parameter.default):
             for one in value if isinstance(value, tuple) else (value,):
-                flag = isinstance(parameter, click.Option) and parameter.is_flag
-                words += [
-                    parameter.opts[-1],
-                    *(() if flag else ("=".join(one) if isinstance(one, tuple) else str(one),)),
-                ]
+                words += [parameter.opts[-1], "=".join(one) if isinstance(one, tuple) else str(one)]
     return shlex.join(words)
 
 
