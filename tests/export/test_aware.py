@@ -132,7 +132,7 @@ def test_the_twin_answers_like_the_file_and_not_like_the_float_network(base: str
     _, twin = twin_of_bundle(bundle, starting_ranges(bundle, pixels))
     file = Bytes(quantize(bundle, pixels, calibration="minmax").model, pixels).logits
     ours, exact = logits(twin, bundle, pixels), reference_logits(bundle, pixels)
-    assert (ours.argmax(1) == file.argmax(1)).mean() >= 0.96
+    assert (ours.argmax(1) == file.argmax(1)).mean() >= 0.9  # untrained logits lie close together
     assert np.square(ours - file).mean() < 0.3 * np.square(exact - file).mean()
     assert np.abs(ours - file).max() < 0.25 * exact.std(axis=0).max()
 
@@ -356,7 +356,12 @@ def test_a_run_that_was_stopped_ends_bit_equal(
 
 
 def test_validation_is_of_the_file_that_will_be_written(begun: Bundle, tmp_path: Path) -> None:
-    outcome = run(tmp_path, begun, int8_aware(starting_ranges(begun, patches(48, 16))))
+    # Ranges that cut off most of what there is set the file far apart from the float network.
+    narrow = {
+        name: type(each)(0.2 * each.low, 0.2 * each.high)
+        for name, each in starting_ranges(begun, patches(48, 16)).items()
+    }
+    outcome = run(tmp_path, begun, int8_aware(narrow))
     pixels = patches(24, 16)
     file = Bytes(quantize(outcome.last, patches(48, 16)).model, pixels).logits
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(file), torch.arange(24) % 3)
@@ -364,8 +369,8 @@ def test_validation_is_of_the_file_that_will_be_written(begun: Bundle, tmp_path:
         torch.from_numpy(reference_logits(outcome.last, pixels)), torch.arange(24) % 3
     )
     told = outcome.rows[-1].eval_loss
-    assert told == pytest.approx(float(loss), abs=2e-2)
-    assert abs(told - float(exact)) > abs(told - float(loss))
+    assert told == pytest.approx(float(loss), abs=1e-2)
+    assert abs(told - float(exact)) > 3 * abs(told - float(loss))
 
 
 def test_what_does_not_go_together_is_told(begun: Bundle, tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ class ArchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def to_json(self) -> dict[str, Any]:
         """The table as dicts, lists, strings and numbers."""
-        content: dict[str, Any] = msgspec.to_builtins(self)
+        # By way of text: it turns tuples into lists, as whoever reads the file gets them.
+        content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         for row in content["rows"]:
             for field, usual in LATER_FIELDS.items():
                 if row.get(field) == usual:
