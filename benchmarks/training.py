@@ -66,6 +66,8 @@ def stock_network(model: str):
                 )
                 made.load_state_dict(child.state_dict())
                 setattr(module, name, made)
+            elif isinstance(child, nn.BatchNorm2d):
+                child.momentum = 0.1  # PyTorch's own, and the recipe's; tables have those of their papers' long runs
             elif isinstance(child, ConvNormAct):
                 plain(child)
                 setattr(module, name, nn.Sequential(child.pad, child.conv, child.norm, child.act))
