@@ -85,7 +85,7 @@ def test_gradients_match_float64_for_every_kernel_stride_and_size(
         assert _error(value, expected) < TOLERANCE[dtype]
 
 
-def test_zeros_that_are_kept_stay_zeros_between_two_gradients() -> None:
+def test_one_strided_gradient_leaves_nothing_behind_for_the_next() -> None:
     for seed in (1, 2):
         inputs, weight = _example(torch.bfloat16, 3, 8, 8)
         output = depthwise_conv2d(inputs, weight, stride=2, padding=1)

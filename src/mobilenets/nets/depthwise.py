@@ -17,7 +17,6 @@ is the stock operation, so an exported graph holds one ordinary grouped convolut
 from __future__ import annotations
 
 import math
-import threading
 from typing import Any, Final, cast
 
 import torch
@@ -31,11 +30,6 @@ __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
 _TILE: Final = 3
 """Edge of the widest kernel whose stock weight gradient is fast."""
-
-_KEPT: Final = 8
-"""More than a network has strided layers."""
-
-_kept = threading.local()
 
 
 def depthwise_conv2d(
@@ -186,28 +180,15 @@ def _input_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, 
         height, width = (
             size + 2 * pad - edge + 1 for size, pad, edge in zip(inputs.shape[2:], padding, kernel, strict=True)
         )
-        sparse = _zeros(grad.shape[0], height, width, channels, stride, grad.dtype)
+        sparse = torch.empty(
+            (grad.shape[0], channels, height, width),
+            dtype=grad.dtype,
+            memory_format=torch.channels_last,
+        ).zero_()
         sparse[:, :, :: stride[0], :: stride[1]] = grad
         grad = sparse
     rest = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
     return F.conv2d(grad, weight.flip(2, 3), None, 1, rest, 1, channels)
-
-
-def _zeros(batch: int, height: int, width: int, channels: int, stride: Pair, dtype: torch.dtype) -> Tensor:
-    """Zeros to put a gradient between, ``(N, C, H, W)`` channels-last: the same tensor for the same question.
-
-    Whoever asks writes to the same places as the one before, so the zeros between them stay; filling them anew each
-    time took 4 per cent of a training step. Only the last few are kept, for each thread its own.
-    """
-    key = (batch, height, width, channels, stride, dtype)
-    kept: dict[tuple[object, ...], Tensor] = _kept.__dict__.setdefault("zeros", {})
-    if key not in kept:
-        while len(kept) >= _KEPT:
-            del kept[next(iter(kept))]
-        kept[key] = torch.empty(
-            (batch, channels, height, width), dtype=dtype, memory_format=torch.channels_last
-        ).zero_()
-    return kept[key]
 
 
 def _weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:

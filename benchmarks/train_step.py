@@ -1,0 +1,86 @@
+"""What our own layers are worth in a training step in bfloat16 on a CPU: each left out in turn.
+
+python benchmarks/train_step.py [MODEL ...] [--steps N] [--threads T]
+
+One process; steps of 128 images of 32 pixels on one network, with all of our layers, and with one of them as PyTorch
+has it: norm and activation (`nets/norm_act.py`), the backward pass of depthwise convolutions (`nets/depthwise.py`).
+Steps take turns; processor time is compared, which other work disturbs less than the clock.
+"""
+
+import argparse
+import contextlib
+import statistics
+import time
+from unittest import mock
+
+import torch
+from rows import NETWORKS, append
+
+from mobilenets import nets
+from mobilenets.arch import cost
+from mobilenets.nets import depthwise, parts
+from mobilenets.train.choose import spec_for
+from mobilenets.train.machine import keep_freed_memory, lower_precision
+
+BATCH, SIDE = 128, 32
+WARM_UP = 2  # turns
+
+
+WITHOUT = {
+    "all": contextlib.nullcontext(),
+    "norm_act": mock.patch.object(parts, "norm_act", lambda inputs, norm, act: act(norm(inputs))),
+    "depthwise": mock.patch.object(depthwise, "_has_fast_backward", return_value=False),
+}
+
+
+def seconds_of(model: str, steps: int) -> tuple[dict[str, list[float]], dict]:
+    spec = spec_for(model, native_side=SIDE, classes=10)
+    torch.manual_seed(0)
+    network = nets.build(spec).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
+    images = torch.randn(BATCH, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(0, 10, (BATCH,))
+    found: dict[str, list[float]] = {name: [] for name in WITHOUT}
+    for turn in range(WARM_UP + steps):
+        for name, without in WITHOUT.items():
+            with without:
+                begun = time.process_time()
+                with lower_precision(torch.bfloat16, torch.device("cpu")):
+                    logits = network(images)
+                torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if turn >= WARM_UP:
+                    found[name].append(time.process_time() - begun)
+    return found, {"model": spec.name, "mult_adds": cost(spec).mult_adds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL")
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(given.threads)
+    for model in given.models or NETWORKS:
+        found, about = seconds_of(model, given.steps)
+        middle = {name: statistics.median(values) for name, values in found.items()}
+        append(
+            "train_step",
+            {
+                **about,
+                "batch": BATCH,
+                "threads": given.threads,
+                "steps": given.steps,
+                "images_per_second": round(BATCH / middle["all"], 1),
+                "lowest_highest": [round(BATCH / pick(found["all"]), 1) for pick in (max, min)],
+                "times_faster_than_without": {
+                    name: round(value / middle["all"], 3) for name, value in middle.items() if name != "all"
+                },
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()
