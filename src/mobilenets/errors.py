@@ -33,6 +33,7 @@ __all__ = [
     "SpecError",
     "UnknownNameError",
     "UsageError",
+    "first_line",
 ]
 
 
@@ -128,3 +129,9 @@ class GateError(CheckError):
 
 class BudgetError(CheckError):
     """No candidate meets the budget."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, without the stack of its own that it may carry; or what it is called."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -41,7 +41,8 @@ ALLOWED = {
     # The account of a compression needs what is exported and how fast it is; `compress` itself stays Bundle -> Bundle.
     "ledger": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
     "diagnose": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime", "fit"},
-    "doctor": {"errors", "records", "metrics", "imagenet", "arch", "data", "runtime"},  # reads files, not bundles
+    # Reads files, not bundles.
+    "doctor": {"errors", "records", "metrics", "imagenet", "arch", "data", "runtime", "profiling"},
     "peers": {"errors", "records", "images", "arch", "bench", "runtime"},
 }
 FIELD = (

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import SpecError
 
-__all__ = ["Activation", "Layer", "LayerKind", "check_row", "depthwise", "pointwise", "row_error", "scale"]
+__all__ = ["Activation", "Layer", "LayerKind", "check_row", "depthwise", "pointwise", "row_error", "same_pads", "scale"]
 
 Activation = Literal["relu", "relu6", "hard_swish", "gelu", "none"]
 # "norm" is a norm with no convolution before it and "scale" a factor per channel: neither counts as products, as in the
@@ -78,6 +78,20 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     def reach(self) -> int:
         """Pixels from the first tap of the kernel to its last, both included; what padding goes by."""
         return self.dilation * (self.kernel - 1) + 1
+
+
+def same_pads(size: int, *, reach: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding: pixels before and after a side of `size` pixels.
+
+    As many as the output size ceil(size / stride) needs; of an odd number the last one stands after.
+
+    Args:
+        size: of the input, in pixels.
+        reach: of the kernel, `Layer.reach`.
+        stride: in pixels.
+    """
+    total = max(reach - (size % stride or stride), 0)
+    return total // 2, total - total // 2
 
 
 def scale(channels: int) -> Layer:

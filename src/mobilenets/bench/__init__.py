@@ -2,7 +2,7 @@
 
 from .choose import Choice, fastest_engine
 from .energy import Meter, find_meter
-from .measure import Latency, interval_of_median, measure, measure_all
+from .measure import Latency, interval_of_median, measure, measure_all, paired_ratio
 from .plot import PictureFormat, draw, picture_format
 from .pool import Entry, OpenedEngine, Timed, Worker
 from .report import bench, report_of
@@ -24,6 +24,7 @@ __all__ = [
     "interval_of_median",
     "measure",
     "measure_all",
+    "paired_ratio",
     "picture_format",
     "report_of",
     "to_csv",

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import UsageError
 from .pool import Entry, Timed, Worker
 
-__all__ = ["Latency", "interval_of_median", "measure", "measure_all"]
+__all__ = ["Latency", "interval_of_median", "measure", "measure_all", "paired_ratio"]
 
 ROUND_SECONDS = 0.15  # long against the clock and a time slice, short against what drifts
 LEAD_SECONDS = 0.02  # of each round, not counted: threads asleep and caches cold are the interleaving's doing
@@ -136,6 +136,18 @@ def measure_all(
             _summary(worker, plan, samples, batch_size=batch_size)
             for worker, plan, samples in zip(workers, plans, rounds, strict=True)
         )
+
+
+def paired_ratio(one: Latency, other: Latency) -> tuple[float, float, float]:
+    """How many times as long the one takes as the other: the median over the rounds, and its 95 % interval.
+
+    Both are of one `measure_all`: rounds side by side met the same disturbances, which cancel.
+
+    Raises:
+        ValueError: they are of other numbers of rounds.
+    """
+    ratios = [a / b for a, b in zip(one.round_medians_ms, other.round_medians_ms, strict=True)]
+    return median(ratios), *interval_of_median(ratios)
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float]:

@@ -15,8 +15,8 @@ from typing import Any, Self, final
 
 import msgspec
 
-from .. import errors
-from ..errors import CheckError, MissingExtraError, MobileNetsError, UnknownNameError
+from ..errors import CheckError
+from .replies import error_of
 
 __all__ = ["Entry", "OpenedEngine", "Timed", "Worker"]
 
@@ -198,18 +198,8 @@ class Worker:
             raise self._crashed()
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            raise self._error(reply)
+            raise error_of(reply, name=self.entry.label or self.entry.path)
         return reply
-
-    def _error(self, reply: dict[str, Any]) -> MobileNetsError:
-        """The worker's error again, naming the artifact."""
-        kind = getattr(errors, reply["error"])
-        if issubclass(kind, UnknownNameError | MissingExtraError):  # are made of other parts
-            kind = errors.UsageError
-        name = self.entry.label or self.entry.path
-        got = reply["got"] if name in reply["got"] else f"{name}: {reply['got']}"
-        error: MobileNetsError = kind(got, wanted=reply["wanted"], do=reply["do"])
-        return error
 
     def _crashed(self) -> CheckError:
         self._process.kill()

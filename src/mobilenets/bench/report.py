@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 from ..records import Environment, Report, ReportRow
 from ..runtime.artifact import read_artifact
-from .measure import ROUND_SECONDS, Latency, interval_of_median, measure_all
+from .measure import ROUND_SECONDS, Latency, measure_all, paired_ratio
 from .pool import Entry
 
 __all__ = ["bench", "report_of"]
@@ -118,11 +117,10 @@ def _speed(name: str, latency: Latency) -> list[ReportRow]:
 
 
 def _ratio(name: str, latency: Latency, base: Latency) -> list[ReportRow]:
-    """How many times as long as `base`: rounds side by side met the same disturbances, which cancel."""
-    ratios = [a / b for a, b in zip(latency.round_medians_ms, base.round_medians_ms, strict=True)]
-    low, high = interval_of_median(ratios)
-    values = {"latency_ratio": median(ratios), "latency_ratio_low": low, "latency_ratio_high": high}
-    return [ReportRow(what=name, metric=metric, value=value, n=len(ratios)) for metric, value in values.items()]
+    """How many times as long as `base`."""
+    value, low, high = paired_ratio(latency, base)
+    values = {"latency_ratio": value, "latency_ratio_low": low, "latency_ratio_high": high}
+    return [ReportRow(what=name, metric=metric, value=value, n=latency.rounds) for metric, value in values.items()]
 
 
 def _names(paths: Sequence[str]) -> list[str]:

@@ -46,6 +46,7 @@ import msgspec
 
 from ..errors import MobileNetsError
 from .energy import Meter, find_meter
+from .replies import own_output, reply_of
 
 __all__ = ["OpenRequest", "Subject", "serve"]
 
@@ -78,9 +79,7 @@ class Subject:
 
 def serve(opener: Callable[[OpenRequest], Subject]) -> None:
     """Answer requests until standard input closes."""
-    # Replies go to a private copy of standard output; whatever a library prints goes to standard error.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    replies = own_output()
     try:
         _serve(sys.stdin, replies, opener)
     except BrokenPipeError:
@@ -115,7 +114,7 @@ def _serve(requests: TextIO, replies: TextIO, opener: Callable[[OpenRequest], Su
             else:
                 raise ValueError(f"no such request at this point: {line!r}")
         except MobileNetsError as error:
-            reply = {"error": type(error).__name__, "got": error.got, "wanted": error.wanted, "do": error.do}
+            reply = reply_of(error)
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

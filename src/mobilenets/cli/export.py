@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from ..records import Format, Precision
 from .artifacts import gate_images_of, is_fp32_of, replaceable
 from .export_weights import LIBRARIES, export_weights
+from .training import left_only_full
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -117,14 +117,10 @@ def command(
             "export", run_name(read.spec.name, precision if format_ == "onnx" else f"{format_}-{precision}")
         )
     )
-    try:
+    with left_only_full(folder):  # a refused export leaves no empty folder behind
         artifact, beside = _export(
             read, folder, dataset=dataset, images=held, format_=format_, precision=precision, threads=threads
         )
-    except BaseException:
-        with contextlib.suppress(OSError):  # a refused export leaves no empty folder behind
-            folder.rmdir()
-        raise
     if as_json:
         from ..records import to_json
 

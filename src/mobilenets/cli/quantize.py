@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from .artifacts import gate_images_of, is_fp32_of, replaceable
 from .params import SETTING, typed_again
-from .training import DEVICE, SELF, lesson_of, recipe_of, run_folder, teacher_of, teacher_options
+from .training import DEVICE, SELF, fine_tuning, left_only_full, lesson_of, run_folder, teacher_of, teacher_options
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -126,7 +125,7 @@ def command(
     images = gate_images_of(read, dataset)
     folder = folder or new_run_folder("export", run_name(read.spec.name, "int8"))
     beside = folder.with_name(folder.name.removesuffix("-int8") + "-fp32")
-    try:
+    with left_only_full(folder):  # a refused one leaves no empty folder behind
         from ..export import export, export_int8
         from ..export.images import calibration_images
         from ..progress import say
@@ -143,10 +142,6 @@ def command(
             faster_than=beside,
             threads=threads,
         )
-    except BaseException:
-        with contextlib.suppress(OSError):  # a refused one leaves no empty folder behind
-            folder.rmdir()
-        raise
     if as_json:
         content = _content(folder, beside, artifact, quantized, scores=scores, trained=trained)
         click.echo(json.dumps(content, indent=2, ensure_ascii=False))
@@ -170,9 +165,8 @@ def _only_for_qat(**given: object) -> None:
 
 def _recipe(name: str | None, settings: dict[str, str], *, epochs: float, lr: float | None) -> Recipe:
     """The usual recipe at a low rate, unless one was named; in float32, for bfloat16 has no more digits than a byte."""
-    rate = QAT_LR if lr is None and name is None and "lr" not in settings else lr
     precise = settings if "precision" in settings else {**settings, "precision": "fp32"}
-    return recipe_of(name, precise, {"epochs": epochs, "lr": rate})
+    return fine_tuning(name, precise, epochs=epochs, lr=lr, usual=QAT_LR)
 
 
 def _again(context: click.Context, *, out: Path | None, name: str | None) -> str:
@@ -197,7 +191,7 @@ def _trained(
     from ..export.training import check_scores, train_for_int8
     from ..train import CrossEntropy, check_teacher, distil
 
-    try:
+    with left_only_full(folder):
         objective: MakeObjective = CrossEntropy
         if lesson is not None:
             teacher = bundle if lesson[0] == SELF else teacher_of(lesson[0])
@@ -214,10 +208,6 @@ def _trained(
             keep_mirror=keep_mirror,
             command=again,
         )
-    except BaseException:
-        with contextlib.suppress(OSError):  # what never began leaves no empty folder behind
-            folder.rmdir()
-        raise
     if scores is None:
         click.echo(f"stopped; nothing is lost. To go on: {again} --resume", err=True)
         return None

@@ -26,6 +26,7 @@ __all__ = [
     "fine_tuning",
     "go_on",
     "kept_run",
+    "left_only_full",
     "lesson_of",
     "one_folder",
     "recipe_of",
@@ -133,14 +134,23 @@ def recipe_of(name: str | None, settings: dict[str, str], options: dict[str, Any
     return with_settings(begun, {**settings, **given})
 
 
-def fine_tuning(name: str | None, settings: dict[str, str], *, epochs: float, lr: float | None) -> Recipe:
+def fine_tuning(
+    name: str | None, settings: dict[str, str], *, epochs: float, lr: float | None, usual: float = FINE_TUNE_LR
+) -> Recipe:
     """`recipe_of` for a network that knows its task already: the usual recipe at a lower rate, unless one was named.
+
+    Args:
+        name: of a recipe, or its file; None: the usual one.
+        settings: of --set.
+        epochs: of --epochs.
+        lr: of --lr.
+        usual: the rate where nothing else says one.
 
     Raises:
         click.UsageError: two options say the same thing.
         RecipeError: no such recipe, or a field that cannot be.
     """
-    rate = FINE_TUNE_LR if lr is None and name is None and "lr" not in settings else lr
+    rate = usual if lr is None and name is None and "lr" not in settings else lr
     return recipe_of(name, settings, {"epochs": epochs, "lr": rate})
 
 
@@ -251,13 +261,23 @@ def kept_run(folder: Path, again: str, *, sign: str, what: str) -> Iterator[None
         sign: the file whose presence means that there is something to go on with.
         what: is kept then, in words.
     """
+    with left_only_full(folder):
+        try:
+            yield
+        except KeyboardInterrupt:
+            if (folder / sign).is_file():
+                click.echo(f"{what} is kept. To go on: {go_on(again, folder)}", err=True)
+            raise
+
+
+@contextlib.contextmanager
+def left_only_full(folder: Path) -> Iterator[None]:
+    """Around what fills a folder: where it fails, an empty one is removed again."""
     try:
         yield
-    except BaseException as error:
-        with contextlib.suppress(OSError):
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it, or it was never made
             folder.rmdir()
-        if isinstance(error, KeyboardInterrupt) and (folder / sign).is_file():
-            click.echo(f"{what} is kept. To go on: {go_on(again, folder)}", err=True)
         raise
 
 

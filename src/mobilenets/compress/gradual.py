@@ -21,7 +21,7 @@ from ..train import CrossEntropy, Distillation, Recipe, check_teacher, distil
 from ..train.choose import native_side, recipe_for, store_side
 from ..train.loader import Batches
 from ..train.run import train_run
-from ..train.validate import validate_bundle
+from ..train.validate import check_same_labels, validate_bundle
 from .allocate import Allocation, Limits
 from .importance import Importance
 from .prune import Measure, Target, costs_of, prune
@@ -106,12 +106,7 @@ def prune_run(
         DataError: images that cannot be used.
         CheckError: the network does not answer with finite numbers.
     """
-    if dataset.labels != bundle.labels:
-        raise UsageError(
-            f"{dataset.name} has {len(dataset.labels)} labels that are not those of the bundle, or in another order",
-            wanted="images of the classes that the network was trained for",
-            do="train the bundle on these images first",
-        )
+    check_same_labels(bundle, dataset)
     if steps < 1:
         raise UsageError(f"{steps} steps", wanted="at least 1", do="correct steps")
     lesson = _lesson(teacher, distillation, recipe, dataset)

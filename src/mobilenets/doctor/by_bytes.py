@@ -56,7 +56,7 @@ def float_weights(seen: Seen) -> Finding | None:
         f"{100 * share:.1f} % of the {total / 1e6:.2f} MB of weights are float, in {len(floats)} of {len(kept)} layers"
     )
     told += f"; most in {short(largest[0].name)} ({largest[1].nbytes / 1e6:.2f} MB)"
-    late = sum(_quantised_when_opened(seen.graph, node) for node, _ in floats)
+    late = sum(_reads_bytes(seen.graph, node) for node, _ in floats)
     told += f"; {late} of them are made bytes when the file is opened" if late else ""
     return Finding(
         problem="float weights",
@@ -75,11 +75,6 @@ def _byte_weights(graph: Graph) -> Iterator[tuple[Node, NDArray[Any]]]:
         place = places.get(node.op)
         if place is not None and len(node.inputs) > place and node.inputs[place] in graph.constants:
             yield node, graph.constants[node.inputs[place]]
-
-
-def _quantised_when_opened(graph: Graph, node: Node) -> bool:
-    maker = graph.maker(node.inputs[1]) if len(node.inputs) > 1 else None
-    return maker is not None and maker.op == "DequantizeLinear"
 
 
 def one_scale_for_all(seen: Seen) -> Finding | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import msgspec
 import numpy as np
 
-from ..arch import find, with_classes
-from ..errors import UsageError
+from ..arch.layers import same_pads
+from ..errors import SpecError
+from ..profiling import table_of
 from .graph import Graph, Node, short
 from .names import NAME_KEYS, names_in
 from .records import Finding
@@ -22,6 +22,7 @@ __all__ = [
     "mixed_padding",
     "normalisation_unlike_record",
     "not_finite",
+    "numbers_text",
     "padding_of",
     "padding_unlike_table",
     "softmax_inside",
@@ -87,15 +88,16 @@ def normalisation_unlike_record(seen: Seen) -> Finding | None:
     return Finding(
         problem="normalisation unlike its record",
         weight="wrong",
-        evidence=f"the file subtracts {_numbers(mean)} and divides by {_numbers(std)}; artifact.json says "
-        f"{_numbers(said.mean)} and {_numbers(said.std)}",
+        evidence=f"the file subtracts {numbers_text(mean)} and divides by {numbers_text(std)}; artifact.json says "
+        f"{numbers_text(said.mean)} and {numbers_text(said.std)}",
         costs="the network sees other numbers than it was trained with, or whoever reads the record feeds them",
         remedy=f"correct mean and std in the bundle and export again: {EXPORT}",
         nodes=tuple(sorted(seen.front.nodes)),
     )
 
 
-def _numbers(values: object) -> str:
+def numbers_text(values: object) -> str:
+    """One number per channel, for a sentence."""
     return "(" + ", ".join(f"{value:.3f}" for value in np.asarray(values).tolist()) + ")"
 
 
@@ -232,18 +234,16 @@ def _padding(graph: Graph, node: Node) -> str:
     if auto == "SAME_UPPER":
         if side is None:
             return "same"
-        total = max(kernel - (side % stride or stride), 0)
-        before, after = total // 2, total - total // 2
+        before, after = same_pads(side, reach=kernel, stride=stride)
     if before == after == kernel // 2:
-        return "either" if side is not None and _same(kernel, stride, side) == (before, after) else "symmetric"
+        return (
+            "either"
+            if side is not None and same_pads(side, reach=kernel, stride=stride) == (before, after)
+            else "symmetric"
+        )
     if side is not None:
-        return "same" if _same(kernel, stride, side) == (before, after) else "other"
+        return "same" if same_pads(side, reach=kernel, stride=stride) == (before, after) else "other"
     return "same" if before < after else "other"
-
-
-def _same(kernel: int, stride: int, side: int) -> tuple[int, int]:
-    total = max(kernel - (side % stride or stride), 0)
-    return total // 2, total - total // 2
 
 
 def _kernel(graph: Graph, node: Node) -> int:
@@ -273,17 +273,14 @@ def _outside(graph: Graph, pad: Node) -> tuple[int, int] | None:
 
 
 def table_padding(seen: Seen) -> str | None:
-    """What the table of an artifact says, if its name and its digest are those of a table that is known."""
+    """What the table of an artifact says, where that is known."""
     if seen.artifact is None:
         return None
     try:
-        spec = with_classes(find(seen.artifact.spec_name), len(seen.artifact.labels))
-    except UsageError:  # a table of somebody's own
+        spec = table_of(seen.artifact)
+    except SpecError:  # it holds no table that can be: then nothing is known
         return None
-    for padding in ("symmetric", "same"):
-        if msgspec.structs.replace(spec, padding=padding).digest == seen.artifact.spec_digest:
-            return padding
-    return None
+    return None if spec is None else spec.padding
 
 
 def padding_unlike_table(seen: Seen) -> Finding | None:

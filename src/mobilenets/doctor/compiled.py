@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..errors import FileFormatError, UnknownNameError, UsageError
+from ..errors import FileFormatError, UnknownNameError, UsageError, first_line
 from .graph import Graph, Node, Port
 from .read_onnx import graph_of_onnx, load_onnx
 
@@ -101,9 +101,8 @@ def compiled(path: Path, *, provider: str = DEFAULT_PROVIDER) -> Compiled:
         except UsageError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            said = str(error).strip().splitlines()
             raise FileFormatError(
-                f"{path} does not run: {said[0] if said else type(error).__name__}",
+                f"{path} does not run: {first_line(error)}",
                 wanted=f"a model that ONNX Runtime {ort.__version__} runs",
                 do="export it again; a newer ONNX Runtime may know its operators",
             ) from error

@@ -159,17 +159,13 @@ def _fed(
         metadata=graph.metadata,
     )
     pixels, targets = sampled(dataset, preprocess, split=split)
-    feeder = feeder_for(file, graph, front, artifact=artifact, model=model)
-    own = _own(file, graph, pixels) if artifact else None
+    runner = runner_for(file, graph)
+    feeder = feeder_for(runner, graph, front, artifact=artifact, model=model)
+    own = runner.run(pixels) if artifact else None  # to bytes as an artifact takes them
     feeding = feed(feeder, pixels, outputs[targets], said, own=own, data=dataset.name, labels=labels)
     has_ranges = model is not None and bool(graph.works("QuantizeLinear"))
     arrays = _arrays(graph, front, pixels, said, is_artifact=artifact is not None) if has_ranges else None
     return feeding, () if arrays is None else saturation(model, graph, arrays)
-
-
-def _own(file: Path, graph: Graph, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Answers to bytes as an artifact takes them."""
-    return runner_for(file, graph).run(pixels)
 
 
 def _arrays(

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import numpy as np
-
-from .by_record import padding_of, table_padding
+from .by_record import numbers_text, padding_of, table_padding
 from .graph import COMPUTES, mult_adds, weight_of
 from .records import Fact
 from .seen import Seen
@@ -68,11 +66,7 @@ def _normalisation(seen: Seen) -> str:
     if seen.front is None or not seen.front.whole:
         return "none at the input that can be read off"
     mean, std = seen.front.normalisation()
-    return f"inside, of bytes: mean {_numbers(mean)}, std {_numbers(std)}"
-
-
-def _numbers(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
-    return "(" + ", ".join(f"{value:.3f}" for value in values.tolist()) + ")"
+    return f"inside, of bytes: mean {numbers_text(mean)}, std {numbers_text(std)}"
 
 
 def _padding(seen: Seen) -> str:

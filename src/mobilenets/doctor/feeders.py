@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -33,17 +32,16 @@ class Feeder(Protocol):
         """
 
 
-def feeder_for(path: Path, graph: Graph, front: Front, *, artifact: Artifact | None, model: Any) -> Feeder:
+def feeder_for(runner: Runner, graph: Graph, front: Front, *, artifact: Artifact | None, model: Any) -> Feeder:
     """The feeder that suits a file.
 
     Args:
-        path: of the file.
+        runner: of the file.
         graph: of it.
         front: what it does with its pixels.
         artifact: its record, if it has one.
         model: the `onnx.ModelProto`, for ONNX files.
     """
-    runner = runner_for(path, graph)
     if graph.inputs[0].type.startswith("float"):
         return _Floats(runner, planes=front.input_planes, dtype=np.dtype(graph.inputs[0].type))
     quantised = any("uantize" in node.op or node.op.startswith("QLinear") for node in graph.nodes)

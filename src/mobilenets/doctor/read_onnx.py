@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileFormatError, MissingExtraError
+from ..errors import FileFormatError, MissingExtraError, first_line
 from .graph import Graph, Node, Port
 
 __all__ = ["graph_of_onnx", "load_onnx"]
@@ -34,9 +34,8 @@ def load_onnx(path: Path, *, weights: Path | None = None) -> Any:
         model = onnx.load(path, load_external_data=False)
         onnx.load_external_data_for_model(model, str(weights or path.parent))
     except Exception as error:  # protobuf's own, OSError, and what checks the files of weights
-        reason = str(error).strip().splitlines()
         raise FileFormatError(
-            f"{path} cannot be read: {reason[0] if reason else type(error).__name__}",
+            f"{path} cannot be read: {first_line(error)}",
             wanted="a whole ONNX model, with the files of weights that it names beside it",
             do="check the path, or export it again",
         ) from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileFormatError, MissingExtraError
-from ..runtime.engines.open_vino import import_openvino
+from ..runtime.engines.open_vino import import_openvino, reason_of
 from .graph import Graph, Node, Port
 
 __all__ = ["graph_of_openvino"]
@@ -56,13 +56,8 @@ def graph_of_openvino(path: Path) -> Graph:
     try:
         model = ov.Core().read_model(str(path))
     except Exception as error:  # OpenVINO raises plain RuntimeErrors
-        said = [
-            line
-            for line in str(error).strip().splitlines()
-            if line and not line.startswith(("Exception from", "Check"))
-        ]
         raise FileFormatError(
-            f"{path} cannot be read: {said[0] if said else type(error).__name__}",
+            f"{path} cannot be read: {reason_of(error)}",
             wanted="OpenVINO's IR, with its .bin beside it",
             do="check the path, or export it again",
         ) from error

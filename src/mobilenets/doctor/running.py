@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileFormatError, MissingExtraError, UsageError
+from ..errors import FileFormatError, MissingExtraError, UsageError, first_line
 from ..records import Format
-from ..runtime.engines.onnx_runtime import adds_in_16_bits
+from ..runtime.engines.onnx_runtime import session_options
 from ..runtime.engines.open_vino import import_openvino
 from .graph import Graph
 
@@ -78,9 +77,8 @@ def _in_batches(array: NDArray[Any], size: int | None, answer: Any) -> NDArray[n
 
 
 def _failed(error: Exception, *, what: str) -> FileFormatError:
-    said = str(error).strip().splitlines()
     return FileFormatError(
-        f"the file {what}: {said[0] if said else type(error).__name__}",
+        f"the file {what}: {first_line(error)}",
         wanted="a model that its engine runs",
         do="export it again",
     )
@@ -91,12 +89,8 @@ class _Onnx:
     def __init__(self, content: Path | bytes, graph: Graph, batch: int | None) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
         quantised = any("uantizeLinear" in node.op or node.op.startswith("QLinear") for node in graph.nodes)
-        if quantised and adds_in_16_bits(platform.machine(), _processor()):
-            options.add_session_config_entry("session.x64quantprecision", "1")
+        options = session_options("int8" if quantised else "fp32", threads=1)
         try:
             self._session = ort.InferenceSession(
                 content if isinstance(content, bytes) else str(content), options, providers=["CPUExecutionProvider"]
@@ -161,10 +155,3 @@ class _OpenVino:
             return _in_batches(array, self._batch, lambda part: self._model([part])[self._model.outputs[0]])
         except Exception as error:  # as above
             raise _failed(error, what="fails on these images") from error
-
-
-def _processor() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

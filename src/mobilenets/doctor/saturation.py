@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileFormatError
+from ..errors import FileFormatError, first_line
 from .graph import Graph, scalar
 from .seen import Saturated
 
@@ -63,9 +63,8 @@ def saturation(model: Any, graph: Graph, arrays: NDArray[Any]) -> tuple[Saturate
                 counts[1] += int((values > high + step / 2).sum())
                 counts[2] += int(values.size)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        said = str(error).strip().splitlines()
         raise FileFormatError(
-            f"the file does not run without fusing: {said[0] if said else type(error).__name__}",
+            f"the file does not run without fusing: {first_line(error)}",
             wanted="standard QuantizeLinear and DequantizeLinear",
             do="leave the images away to see the other findings",
         ) from error

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arch.layers import same_pads
 from ..arch.rows import Activation, AttentionRow, BottleneckRow, ConvRow, FusedRow, Layer, SeparableRow, UniversalRow
 from ..arch.spec import ArchSpec, PlacedRow
 from ..bundle import Tensors
@@ -156,8 +157,7 @@ class Graph:
         if self.spec.padding == "symmetric" or layer.stride == 1:
             return layer.reach // 2, layer.reach // 2
         if self.spec.padding == "same":
-            total = max(layer.reach - (size % layer.stride or layer.stride), 0)
-            return total // 2, total - total // 2
+            return same_pads(size, reach=layer.reach, stride=layer.stride)
         raise SpecError(f"padding is {self.spec.padding!r}", wanted="symmetric or same", do="correct it in the spec")
 
 

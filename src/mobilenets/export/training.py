@@ -9,7 +9,6 @@ import msgspec
 
 from ..bundle import Bundle
 from ..data import Dataset, prepared
-from ..errors import UsageError
 from ..metrics import top_k_accuracy
 from ..progress import say
 from ..records import Gate
@@ -17,7 +16,7 @@ from ..runtime import open_artifact, run_batches
 from ..train import CrossEntropy, MakeObjective, Outcome, Recipe
 from ..train.loop import Resume
 from ..train.run import train_run
-from ..train.validate import validate_bundle
+from ..train.validate import check_same_labels, validate_bundle
 from .artifact import GATE_BATCH, write_ungated
 from .gate import Limits, check
 from .images import calibration_images
@@ -82,12 +81,7 @@ def train_for_int8(
         DataError: images that cannot be used.
         CheckError: the loss is no longer a number.
     """
-    if dataset.labels != bundle.labels:
-        raise UsageError(
-            f"{dataset.name} has {len(dataset.labels)} labels that are not those of the bundle, or in another order",
-            wanted="images of the classes that the network was trained for",
-            do="train the bundle on these images first",
-        )
+    check_same_labels(bundle, dataset)
     images = calibration_images(dataset, bundle.preprocess)
     before = validate_bundle(bundle, dataset, split="val", device=device).top1
     validation = prepared(dataset, "val", bundle.preprocess)

@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import assert_never, final
 
 import msgspec
 
 from ..arch import cost
-from ..bench import Latency, interval_of_median, measure_all
+from ..bench import Latency, measure_all, paired_ratio
 from ..bundle import Bundle, read_bundle
 from ..compress import Measure, Target, costs_of
 from ..data import Dataset, Pixels, SplitName, prepared
@@ -261,7 +260,6 @@ def _absolute(
 
 
 def _ratio(latency: Latency, other: Latency) -> Ratio:
-    """How many times as fast as the other: rounds side by side met the same disturbances, which cancel."""
-    ratios = [b / a for a, b in zip(latency.round_medians_ms, other.round_medians_ms, strict=True)]
-    low, high = interval_of_median(ratios)
-    return Ratio(value=median(ratios), low=low, high=high, rounds=len(ratios))
+    """How many times as fast as the other."""
+    value, low, high = paired_ratio(other, latency)
+    return Ratio(value=value, low=low, high=high, rounds=latency.rounds)

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..records import Environment, Precision
 from ..runtime import default_threads
 from ..train import Distillation, Recipe, check_teacher
+from ..train.validate import check_same_labels
 from .account import Account
 from .records import Ledger, Plan, StepName
 from .steps import STEPS, Work
@@ -90,12 +91,7 @@ def compress(
         CheckError: an engine crashed.
     """
     how = pruning or Pruning()
-    if bundle.labels != dataset.labels:
-        raise UsageError(
-            f"{dataset.name} has {len(dataset.labels)} labels that are not those of the bundle, or in another order",
-            wanted="images of the classes that the network was trained for",
-            do="train the bundle on these images first",
-        )
+    check_same_labels(bundle, dataset)
     chosen = _chosen(steps)
     _check(chosen, target=target, max_drop=max_drop, measure=measure)
     lesson = None if teacher is None else distillation or Distillation()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arch.layers import same_pads
 from ..arch.rows import Activation, Layer
 from ..arch.spec import Norm, Padding
 from ..errors import SpecError
@@ -43,7 +44,7 @@ def activation(name: Activation) -> nn.Module:
 
 
 class SamePad(nn.Module):
-    """TensorFlow's SAME padding: as much as the output size ceil(n / stride) needs, the odd pixel at the end.
+    """TensorFlow's SAME padding (`arch.same_pads`), put before a strided layer.
 
     `kernel` is what the kernel spans: with dilation, more than it has taps.
     """
@@ -55,12 +56,8 @@ class SamePad(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H + pad, W + pad)."""
-        height, width = (self._total(size) for size in inputs.shape[-2:])
-        return F.pad(inputs, (width // 2, width - width // 2, height // 2, height - height // 2))
-
-    def _total(self, size: int) -> int:
-        rest = size % self.stride or self.stride
-        return max(self.kernel - rest, 0)
+        rows, columns = (same_pads(size, reach=self.kernel, stride=self.stride) for size in inputs.shape[-2:])
+        return F.pad(inputs, (*columns, *rows))
 
 
 class ConvNormAct(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from .. import errors
-from ..errors import CheckError, MissingExtraError, MobileNetsError, UnknownNameError
+from ..bench.replies import error_of
+from ..errors import CheckError
 
 __all__ = ["ask"]
 
@@ -51,14 +51,5 @@ def ask(request: msgspec.Struct, *, name: str) -> dict[str, Any]:
         )
     reply: dict[str, Any] = json.loads(done.stdout)
     if "error" in reply:
-        raise _error(reply, name=name)
+        raise error_of(reply, name=name)
     return reply
-
-
-def _error(reply: dict[str, Any], *, name: str) -> MobileNetsError:
-    kind = getattr(errors, reply["error"])
-    if issubclass(kind, UnknownNameError | MissingExtraError):  # are made of other parts
-        kind = errors.UsageError
-    got = reply["got"] if name in reply["got"] else f"{name}: {reply['got']}"
-    error: MobileNetsError = kind(got, wanted=reply["wanted"], do=reply["do"])
-    return error

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
 from ..arch import ArchSpec, cost, find, with_channels, with_classes
 from ..arch.rows import LayerKind
+from ..arch.spec import Padding
 from ..errors import MobileNetsError
 from ..records import Artifact, Precision
 from .records import Peaks
@@ -44,8 +45,10 @@ def table_of(artifact: Artifact) -> ArchSpec | None:
     with contextlib.suppress(MobileNetsError):  # a name of somebody's own
         named = with_classes(find(artifact.spec_name), len(artifact.labels))
         spec = with_channels(named, artifact.preprocess.channels)
-        if spec.digest == artifact.spec_digest:
-            return spec
+        for padding in get_args(Padding):  # imported weights may pad otherwise than their name's table
+            padded = msgspec.structs.replace(spec, padding=padding)
+            if padded.digest == artifact.spec_digest:
+                return padded
     return None
 
 

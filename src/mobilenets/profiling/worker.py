@@ -7,7 +7,6 @@ in one process would take each other's cores, so every engine gets a process.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bench.replies import own_output, reply_of
 from ..errors import MobileNetsError, UsageError
 from ..records import Artifact, to_json
 from ..runtime import open_artifact
@@ -72,13 +72,11 @@ PROFILERS: Final[Mapping[str, _Profiler]] = MappingProxyType(
 
 def main() -> None:
     """Answer one request."""
-    # The reply goes to a private copy of standard output; whatever a library prints goes to standard error.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    replies = own_output()
     try:
         reply = answer(msgspec.json.decode(sys.stdin.read(), type=OperatorsRequest | GemmRequest | MemoryRequest))
     except MobileNetsError as error:
-        reply = {"error": type(error).__name__, "got": error.got, "wanted": error.wanted, "do": error.do}
+        reply = reply_of(error)
     replies.write(json.dumps(reply) + "\n")
     replies.flush()
 

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..data import Dataset, SplitName, prepared
+from ..errors import UsageError
 from ..runtime.validate import Validation, match_labels, validation_of
 from .answer import BundleModel
 
-__all__ = ["bundle_logits", "validate_bundle"]
+__all__ = ["bundle_logits", "check_same_labels", "validate_bundle"]
 
 
 def validate_bundle(
@@ -43,3 +44,17 @@ def bundle_logits(bundle: Bundle, images: NDArray[np.uint8], *, device: str = "a
         UsageError: no such device, or the classifier was never trained.
     """
     return BundleModel(bundle, device=device).run(images)
+
+
+def check_same_labels(bundle: Bundle, dataset: Dataset) -> None:
+    """Whether a network can be trained on with these images and keep its classifier.
+
+    Raises:
+        UsageError: the labels are others, or in another order.
+    """
+    if bundle.labels != dataset.labels:
+        raise UsageError(
+            f"{dataset.name} has {len(dataset.labels)} labels that are not those of the bundle, or in another order",
+            wanted="images of the classes that the network was trained for",
+            do="train the bundle on these images first",
+        )

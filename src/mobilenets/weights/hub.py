@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileFormatError, MissingExtraError, UnknownNameError, UsageError
+from ..errors import FileFormatError, MissingExtraError, UnknownNameError, UsageError, first_line
 from ..files import cache_root, write_bytes
 from ..progress import say
 from .imported import Imported
@@ -174,9 +174,8 @@ def _told(imported: Imported, **told: Any) -> Imported:
 
 
 def _cannot_fetch(what: str, error: Exception, *, do: str) -> UsageError:
-    cause = str(error).strip().splitlines()
     return UsageError(
-        f"cannot fetch {what}: {cause[0] if cause else type(error).__name__}",
+        f"cannot fetch {what}: {first_line(error)}",
         wanted="a network that reaches it",
         do=do,
     )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import FileFormatError, MissingExtraError
+from ..errors import FileFormatError, MissingExtraError, first_line
 from ..files import read_json
 
 __all__ = ["Checkpoint", "read_checkpoint"]
@@ -188,9 +188,8 @@ def _beside(folder: Path | None, name: str) -> Mapping[str, Any] | None:
 
 
 def _unreadable(file: Path, error: Exception) -> FileFormatError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return FileFormatError(
-        f"cannot read {file}: {first}",
+        f"cannot read {file}: {first_line(error)}",
         wanted="a whole file, as safetensors or torch.save wrote it",
         do="copy or download it again",
     )

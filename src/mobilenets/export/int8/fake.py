@@ -8,6 +8,8 @@ called as in the file (`onnx_graph`, `prepare`), so that a place which one of th
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, cast, final
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...arch.rows import BottleneckRow, FusedRow, UniversalRow
+from ...arch.rows import Activation, BottleneckRow, FusedRow, UniversalRow
 from ...errors import SpecError
 from ...nets import DepthwiseConv2d, Network, depthwise_conv2d
 from ...nets.builders import AttentionRowModule
@@ -30,8 +32,9 @@ __all__ = ["Grid", "twin_of"]
 
 FOLLOWS: Final = 0.01  # share of a batch in the ranges; so they are those of the last hundred batches
 NORMALISED: Final = "input.normalised"  # what the first convolution reads where it cannot read bytes
-# By class name: which of torch's and our own classes a ReLU is of depends on what is fast.
-ACTIVATIONS: Final = {"ReLU": "relu", "ReLU6": "relu6", "Hardswish": "hard_swish", "Identity": "none"}
+ACTIVATIONS: Final[Mapping[type[nn.Module], Activation]] = MappingProxyType(
+    {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hard_swish", nn.Identity: "none"}
+)
 
 
 @final
@@ -197,7 +200,7 @@ class _Made:
 
     def act(self, act: nn.Module, path: str) -> nn.Module:
         """An activation with the places before and behind it."""
-        name = ACTIVATIONS.get(type(act).__name__)
+        name = ACTIVATIONS.get(type(act))
         if name is None:
             raise SpecError(
                 f"{path} has {type(act).__name__}",

@@ -10,9 +10,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileFormatError
+from ...errors import FileFormatError, first_line
 from ...records import Artifact
-from .signature import cannot_open, check_logits, check_pixels, first_line
+from .signature import cannot_open, check_logits, check_pixels
 
 __all__ = ["ExecuTorchEngine"]
 

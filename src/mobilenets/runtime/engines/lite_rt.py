@@ -9,8 +9,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import first_line
 from ...records import Artifact
-from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
+from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on
 
 __all__ = ["LiteRtEngine"]
 

@@ -10,8 +10,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import first_line
 from ...records import Artifact, Precision
-from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
+from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on
 
 __all__ = ["OnnxRuntimeEngine", "adds_in_16_bits", "session_options"]
 

@@ -11,11 +11,11 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError
+from ...errors import UsageError, first_line
 from ...records import Artifact, Precision
-from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on, first_line
+from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on
 
-__all__ = ["OpenVinoEngine", "cpu_options", "import_openvino"]
+__all__ = ["OpenVinoEngine", "cpu_options", "import_openvino", "reason_of"]
 
 # What OpenVINO is asked to compute in. Left to itself it takes bfloat16 wherever the processor has it.
 _ARITHMETIC: Final[Mapping[Precision, str]] = {
@@ -70,7 +70,9 @@ class OpenVinoEngine:
             self._model = self._core.read_model(files[artifact.file], *weights)
             self._single = self._compiled(batch=1)
         except Exception as error:  # OpenVINO raises plain RuntimeErrors
-            raise cannot_open(artifact, _reason(error), wanted=f"a model that OpenVINO {self._version} runs") from error
+            raise cannot_open(
+                artifact, reason_of(error), wanted=f"a model that OpenVINO {self._version} runs"
+            ) from error
         self._many: Any = None  # made when a batch of more than one comes
         self._lock = threading.Lock()
         check_tensors(
@@ -112,7 +114,7 @@ class OpenVinoEngine:
                 answer = request.infer({self._artifact.input_name: np.ascontiguousarray(pixels)}, share_inputs=True)
                 logits = answer[self._artifact.output_name]
             except Exception as error:  # as above
-                raise fails_on(len(pixels), self._artifact, _reason(error)) from error
+                raise fails_on(len(pixels), self._artifact, reason_of(error)) from error
         return check_logits(logits, count=len(pixels), artifact=self._artifact)
 
     def _compiled(self, *, batch: int | None) -> Any:
@@ -154,7 +156,7 @@ def _hidden(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The line that says something: OpenVINO begins with where in its source it happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]

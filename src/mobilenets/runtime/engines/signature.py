@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...errors import FileFormatError, UsageError
 from ...records import Artifact
 
-__all__ = ["cannot_open", "check_logits", "check_pixels", "check_tensors", "fails_on", "first_line"]
+__all__ = ["cannot_open", "check_logits", "check_pixels", "check_tensors", "fails_on"]
 
 
 def check_pixels(pixels: NDArray[Any], *, artifact: Artifact) -> None:
@@ -87,8 +87,3 @@ def fails_on(count: int, artifact: Artifact, why: str) -> FileFormatError:
         wanted="a model that answers batches of any size",
         do="export it again; if memory ran out, use a smaller batch",
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an engine's exception says, without the stack of its own that it may carry."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

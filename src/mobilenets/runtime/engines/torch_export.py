@@ -10,9 +10,9 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileFormatError
+from ...errors import FileFormatError, first_line
 from ...records import Artifact
-from .signature import cannot_open, check_logits, check_pixels, fails_on, first_line
+from .signature import cannot_open, check_logits, check_pixels, fails_on
 
 __all__ = ["FACTS_FILE", "TorchExportEngine"]
 
