@@ -8,12 +8,11 @@ seed and as many epochs; all of test/ judges the weights at the end. With --out,
 """
 
 import argparse
-import statistics
 import tempfile
 from pathlib import Path
 
 from rows import append
-from runs import judged, trained
+from runs import beside, judged, trained
 
 
 def main() -> None:
@@ -42,8 +41,6 @@ def main() -> None:
                 told = trained(out, *words, "--seed", seed, *more)
                 found[name].append({**judged(out / "last", data), "seconds": round(told["seconds"], 1)})
         teacher = judged(given.teacher, data)
-    top1 = {name: [run["top1"] for run in runs] for name, runs in found.items()}
-    pairs = [with_it - without for with_it, without in zip(top1["taught"], top1["alone"], strict=True)]
     append(
         "distil_cifar10",
         {
@@ -53,11 +50,7 @@ def main() -> None:
             "temperature": float(given.temperature),
             "teacher_weight": float(given.teacher_weight),
             "teacher": teacher,
-            "runs": found,
-            "mean": {name: round(statistics.mean(values), 2) for name, values in top1.items()},
-            "spread": {name: round(statistics.stdev(values), 2) for name, values in top1.items() if len(values) > 1},
-            "points": [round(pair, 2) for pair in pairs],
-            "mean_points": round(statistics.mean(pairs), 2),
+            **beside(found["taught"], found["alone"], names=("taught", "alone")),
         },
     )
 

@@ -37,11 +37,9 @@ def from_jpeg(root: Path, bundle_path: Path, *, threads: int, seconds: float) ->
 
     from mobilenets import images
     from mobilenets.bundle import read_bundle
-    from mobilenets.errors import MobileNetsError
-    from mobilenets.export import GateImages, export
-    from mobilenets.runtime import is_installed
+    from mobilenets.export import GateImages
     from mobilenets.weights import import_weights, to_state_dict
-    from peers import OURS
+    from peers import made
 
     bundle = read_bundle(bundle_path) if bundle_path.is_dir() else import_weights(bundle_path)
     encoded, classes = labelled(root)
@@ -55,27 +53,12 @@ def from_jpeg(root: Path, bundle_path: Path, *, threads: int, seconds: float) ->
             Path(files[-1]).write_bytes(content)
         pixels = np.stack([images.load(content, bundle.preprocess) for content in encoded])
         judged = GateImages(images=pixels[~half], targets=classes[~half], on="sample")
-        ways, refused = [], {}
-        for format_, precision, engine in OURS:
-            out = folder / f"{format_}-{precision}"
-            if not is_installed(engine):
-                refused[out.name] = f"{engine} is not installed"
-                continue
-            try:
-                export(
-                    bundle,
-                    out,
-                    images=judged,
-                    format=format_,
-                    precision=precision,
-                    calibration=pixels[half] if precision == "int8" else None,
-                    faster_than=folder / f"{format_}-fp32",
-                    threads=threads,
-                )
-            except MobileNetsError as error:
-                refused[out.name] = str(error)
-            else:
-                ways += [{"side": "ours", "path": str(out), "engine": engine, "batch": batch} for batch in BATCHES]
+        entries, refused = made(bundle, folder, images=judged, calibration=pixels[half], threads=threads)
+        ways = [
+            {"side": "ours", "path": entry.path, "engine": entry.engine, "batch": batch}
+            for entry in entries
+            for batch in BATCHES
+        ]
         plain = msgspec.structs.replace(bundle.spec, padding="symmetric")
         state = to_state_dict(dataclasses.replace(bundle, spec=plain), library="torchvision")
         np.savez(folder / "state.npz", **state)

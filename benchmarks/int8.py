@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from imported_tflite import percent, sample
-from rows import append
+from rows import NETWORKS, append
 
 from mobilenets import images
 from mobilenets.arch import compose
@@ -28,13 +28,6 @@ from mobilenets.fit.latency import untrained_bundle
 from mobilenets.runtime import open_artifact, run_batches
 from mobilenets.weights import import_weights
 
-MODELS = (
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-    "mobilenet_v4_conv_small",
-)
 SECONDS = 4.0
 TRIES = 3  # of which the quietest counts, for each side
 FOLDS = 2
@@ -82,7 +75,7 @@ def _answers(model, pixels: np.ndarray) -> np.ndarray:
 
 
 def speed(models: list[str]) -> None:
-    for name in models or MODELS:
+    for name in models or NETWORKS:
         spec = compose(name)
         bundle = untrained_bundle(spec)
         shape = (16, spec.resolution, spec.resolution, spec.channels)

@@ -9,12 +9,11 @@ stand to each other as there. With --out, what is there is not trained again.
 """
 
 import argparse
-import statistics
 import tempfile
 from pathlib import Path
 
 from rows import append
-from runs import judged, linked, trained
+from runs import beside, judged, linked, trained
 
 NETWORKS = {"narrow": "mobilenet_v1_0.75_32_s16", "shallow": "mobilenet_v1_shallow_1.0_32_s16"}
 PUBLISHED = {"narrow": 68.4, "shallow": 65.3}  # ImageNet top-1, Table 5
@@ -49,8 +48,6 @@ def main() -> None:
                 fields = [word for field in given.set for word in ("--set", field)]
                 told = trained(out, "train", model, str(data), "--epochs", given.epochs, "--seed", seed, *fields)
                 found[name].append({**judged(out / "last", str(data)), "seconds": round(told["seconds"], 1)})
-    top1 = {name: [run["top1"] for run in runs] for name, runs in found.items()}
-    pairs = [narrow - shallow for narrow, shallow in zip(top1["narrow"], top1["shallow"], strict=True)]
     append(
         "narrow_or_shallow",
         {
@@ -58,11 +55,7 @@ def main() -> None:
             "images_per_class": given.images,
             "recipe_fields": given.set,
             "networks": {name: size(model) for name, model in NETWORKS.items()},
-            "runs": found,
-            "mean": {name: round(statistics.mean(values), 2) for name, values in top1.items()},
-            "spread": {name: round(statistics.stdev(values), 2) for name, values in top1.items() if len(values) > 1},
-            "narrow_minus_shallow": [round(pair, 2) for pair in pairs],
-            "mean_points": round(statistics.mean(pairs), 2),
+            **beside(found["narrow"], found["shallow"], names=("narrow", "shallow")),
             "published_points": round(PUBLISHED["narrow"] - PUBLISHED["shallow"], 1),
         },
     )

@@ -19,30 +19,22 @@ import argparse
 import math
 import tempfile
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-from rows import append
+from rows import NETWORKS, append
 
 from mobilenets.arch import compose
-from mobilenets.bench import Entry, Latency, interval_of_median, measure_all
+from mobilenets.bench import Entry, Latency, measure_all, paired_ratio
 from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.cli.artifacts import gate_images_of
 from mobilenets.data import open_dataset
 from mobilenets.errors import MobileNetsError
-from mobilenets.export import export, write_ungated
+from mobilenets.export import GateImages, export, write_ungated
 from mobilenets.export.images import calibration_images
 from mobilenets.fit.latency import untrained_bundle
 from mobilenets.peers import Peer, peers_of
 from mobilenets.runtime import is_installed, read_artifact
 
-MODELS = (
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-    "mobilenet_v4_conv_small",
-)
 # What we can hand out for this machine: format, precision, and the engine that runs it. float32 of a format comes
 # before what has to be faster than it.
 OURS = (
@@ -57,21 +49,20 @@ EAGER = ("eager", "channels_last", "bf16")
 NOISE = 16  # images that ranges of untrained networks are read from
 
 
-def made(bundle: Bundle, folder: Path, *, dataset, threads: int) -> tuple[list[Entry], dict[str, str]]:
+def made(
+    bundle: Bundle, folder: Path, *, images: GateImages | None, calibration: np.ndarray, threads: int
+) -> tuple[list[Entry], dict[str, str]]:
     """Our files of a network, and why others are not there; gated where there are images to judge by."""
     entries, refused = [], {}
-    images = None if dataset is None else gate_images_of(bundle, dataset)
     for format_, precision, engine in OURS:
         label, out = f"ours {format_} {precision} {engine}", folder / f"{format_}-{precision}"
         if not is_installed(engine):
             refused[label] = f"{engine} is not installed"
             continue
-        calibration = None
-        if precision == "int8":
-            calibration = noise(bundle) if dataset is None else calibration_images(dataset, bundle.preprocess)
+        ranges = calibration if precision == "int8" else None
         try:
             if images is None:
-                write_ungated(bundle, out, format=format_, precision=precision, calibration=calibration)
+                write_ungated(bundle, out, format=format_, precision=precision, calibration=ranges)
             else:
                 export(
                     bundle,
@@ -79,7 +70,7 @@ def made(bundle: Bundle, folder: Path, *, dataset, threads: int) -> tuple[list[E
                     images=images,
                     format=format_,
                     precision=precision,
-                    calibration=calibration,
+                    calibration=ranges,
                     faster_than=folder / f"{format_}-fp32",
                     threads=threads,
                 )
@@ -114,7 +105,9 @@ def timed(entries: list[Entry], *, threads: int, seconds: float) -> tuple[dict[s
 
 def network_row(bundle: Bundle, *, dataset, threads: int, seconds: float) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        ours, refused = made(bundle, Path(folder), dataset=dataset, threads=threads)
+        images = None if dataset is None else gate_images_of(bundle, dataset)
+        seen = noise(bundle) if dataset is None else calibration_images(dataset, bundle.preprocess)
+        ours, refused = made(bundle, Path(folder), images=images, calibration=seen, threads=threads)
         record, _ = read_artifact(Path(ours[0].path))
         peers = list(peers_of(record))
         ways = {entry.name: Peer.of_entry(entry.path).way for entry in peers}
@@ -151,11 +144,10 @@ def told(one: Latency) -> dict:
 
 def ratio(peer: Latency, ours: Latency) -> dict:
     """How many times as long: of the medians, and of the rounds side by side with its interval."""
-    paired = [a / b for a, b in zip(peer.round_medians_ms, ours.round_medians_ms, strict=True)]
-    low, high = interval_of_median(paired)
+    paired, low, high = paired_ratio(peer, ours)
     return {
         "of_medians": round(peer.median_ms / ours.median_ms, 3),
-        "paired": round(median(paired), 3),
+        "paired": round(paired, 3),
         "paired_low_high": [round(low, 3), round(high, 3)],
     }
 
@@ -171,7 +163,7 @@ def latencies(given: argparse.Namespace) -> None:
     if given.bundles:
         bundles = [read_bundle(path) for path in given.bundles]
     else:
-        named = given.models or MODELS
+        named = given.models or NETWORKS
         bundles = [untrained_bundle(compose(name, resolution=given.resolution)) for name in named]
     rows = [network_row(each, dataset=dataset, threads=given.threads, seconds=given.seconds) for each in bundles]
     append(

@@ -6,6 +6,14 @@ from pathlib import Path
 from mobilenets.records import Environment, to_json
 
 RESULTS = Path(__file__).parent / "results"
+# The five that speeds are told of.
+NETWORKS = (
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "mobilenet_v4_conv_small",
+)
 PACKAGES = (
     *("mobilenets", "torch", "torchvision", "timm", "onnxruntime", "openvino", "ai-edge-litert"),
     *("numpy", "pillow", "click"),

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["judged", "linked", "run", "trained"]
+__all__ = ["beside", "judged", "linked", "run", "trained"]
 
 
 def run(*words: str, environment: Mapping[str, str] | None = None) -> tuple[dict, float]:
@@ -44,6 +45,19 @@ def judged(bundle: Path, data: str) -> dict:
     """Top-1 in per cent on all of test/, with its interval."""
     said, _ = run("val", str(bundle), data, "--split", "test")
     return {"n": said["n"], "top1": 100 * said["top1"], "top1_95": [100 * said["top1_low"], 100 * said["top1_high"]]}
+
+
+def beside(one: list[dict], other: list[dict], *, names: tuple[str, str]) -> dict:
+    """Two sides that `judged` judged, seed by seed: runs, mean and spread of each, and by how much the one is ahead."""
+    top1 = {name: [run["top1"] for run in runs] for name, runs in zip(names, (one, other), strict=True)}
+    points = [a - b for a, b in zip(*top1.values(), strict=True)]
+    return {
+        "runs": dict(zip(names, (one, other), strict=True)),
+        "mean": {name: round(statistics.mean(values), 2) for name, values in top1.items()},
+        "spread": {name: round(statistics.stdev(values), 2) for name, values in top1.items() if len(values) > 1},
+        "points": [round(each, 2) for each in points],
+        "mean_points": round(statistics.mean(points), 2),
+    }
 
 
 def linked(source: Path, out: Path, *, images: int, validation: int = 0) -> Path:

@@ -28,12 +28,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from rows import append
+from rows import NETWORKS, append
 from runs import judged, linked, trained
 
 TIMM = ("timm", "timm channels_last", "timm amp", "timm amp channels_last")
 LOOPS = ("ours", "stock", *TIMM)
-MODELS = "mobilenet_v1,mobilenet_v2,mobilenet_v3_large,mobilenet_v3_small,mobilenet_v4_conv_small"
 WARM_UP = 8  # steps
 SIDE, PADDING, BATCH = 32, 4, 128
 MEAN = STD = (128 / 255,) * 3
@@ -377,7 +376,7 @@ def main() -> None:
         if name != "accuracy":
             part.add_argument("--seconds", type=float, default=15)
         if name == "speed":
-            part.add_argument("--models", default=MODELS)
+            part.add_argument("--models", default=",".join(NETWORKS))
             part.add_argument("--rounds", type=int, default=3)
         else:
             part.add_argument("--model", default="mobilenet_v1_0.25")
