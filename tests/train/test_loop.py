@@ -312,7 +312,7 @@ def test_weight_decay_spares_norms_biases_and_depthwise_filters() -> None:
     assert len(decayed["params"]) + len(spared["params"]) == len(list(network.parameters()))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adamw", "rmsprop"])
 def test_every_optimizer_makes_a_step(optimizer: str, tmp_path: Path) -> None:
     outcome = run(tmp_path, optimizer=optimizer, lr=0.01, epochs=1.0)
     assert np.isfinite(outcome.rows[-1].train_loss)

@@ -146,7 +146,7 @@ def steps(
     dtype = compute_dtype(recipe.precision, device)
     copied = copy.deepcopy(network).train()
     apply_recipe(copied, recipe, per_epoch=batches.per_epoch)
-    optimizer = make_optimizer(copied, recipe)
+    optimizer = make_optimizer(copied, recipe, dtype=dtype)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6  # the work of a step, without leaving the place that is looked at
     loss_of = TASKS["classify"].loss

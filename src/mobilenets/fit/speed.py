@@ -44,8 +44,8 @@ def _step_seconds(option: Option, recipe: Recipe, device: torch.device) -> float
     """The fastest of a few steps: whatever else runs here only ever makes one slower."""
     spec = option.spec
     network = build(spec).to(device).to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(network, recipe)
     dtype = compute_dtype(recipe.precision, device)
+    optimizer = make_optimizer(network, recipe, dtype=dtype)
     shape = (recipe.batch_size, spec.channels, spec.resolution, spec.resolution)
     images = torch.randn(shape, device=device).to(memory_format=torch.channels_last)
     targets = torch.zeros(recipe.batch_size, dtype=torch.long, device=device)

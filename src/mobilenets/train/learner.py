@@ -73,7 +73,7 @@ class Learner:
         )
         self.objective = objective(setting)
         beside = self.objective.modules
-        self.optimizer = make_optimizer(network, recipe, beside=beside.values())
+        self.optimizer = make_optimizer(network, recipe, beside=beside.values(), dtype=dtype)
         self._learned = [p for group in self.optimizer.param_groups for p in group["params"]]
         # What a checkpoint holds; names of the objective's own modules cannot meet ours.
         self.modules: dict[str, nn.Module] = {"network": network}

@@ -14,7 +14,7 @@ from ..files import digest_of
 __all__ = ["ClassWeights", "LrScaling", "Optimizer", "Precision", "Recipe", "Sampling", "Schedule"]
 
 FREEZE = re.compile(r"none|backbone|[1-9]\d*|rows:[1-9]\d*")
-Optimizer = Literal["sgd", "adamw", "rmsprop"]
+Optimizer = Literal["sgd", "muon", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "linear", "constant", "step", "exponential"]
 LrScaling = Literal["linear", "sqrt"]
 ClassWeights = Literal["none", "inverse", "sqrt_inverse"]
@@ -42,6 +42,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     square_decay: float | None = None  # of the average of squared gradients; None: 0.9 for RMSProp, 0.999 for AdamW
     eps: float | None = None  # added to its root, as torch does; None: 0.0316 for RMSProp, 1e-8 for AdamW
     weight_decay: float = 5e-4  # none on norms, biases and depthwise filters (V1 section 3.2)
+    matrix_scale: float = 0.25  # Muon: the rate of matrices, as a part of that of all else
+    matrix_decay: float = 0.03  # Muon: of matrices, decoupled (Loshchilov and Hutter 2019)
     clip: float = 2.0  # greatest gradient norm; 0: not clipped
     schedule: Schedule = "cosine"
     warmup: float = 0.15  # of the whole run, linear from 0
@@ -100,6 +102,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("square_decay", self.square_decay is None or 0 <= self.square_decay < 1, part),
             ("eps", self.eps is None or self.eps > 0, "above 0"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("matrix_scale", self.matrix_scale > 0, "above 0"),
+            ("matrix_decay", self.matrix_decay >= 0, "at least 0"),
             ("clip", self.clip >= 0, "at least 0"),
             ("warmup", 0 <= self.warmup < 1, part),
             ("decay", 0 < self.decay <= 1, "in (0, 1]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch.optim import Optimizer
 from ..arch import AttentionRow, BottleneckRow, FusedRow, UniversalRow
 from ..errors import UsageError
 from ..nets import DepthwiseConv2d, Network
+from ..nets.parts import SqueezeExcite
+from .muon import Muon
 from .recipe import Recipe
 from .transfer import depth_of
 
@@ -36,16 +39,20 @@ def apply_recipe(network: Network, recipe: Recipe, *, per_epoch: int = 1) -> Non
         _drop_paths(network, recipe.drop_path)
 
 
-def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Module] = ()) -> Optimizer:
+def make_optimizer(
+    network: Network, recipe: Recipe, *, beside: Iterable[nn.Module] = (), dtype: torch.dtype = torch.float32
+) -> Optimizer:
     """Weight decay on full convolutions and linear layers; none on norms, biases, depthwise filters (V1, section 3.2).
 
-    Each group has a `scale`, the factor on its rate: 1, but where rates fall towards the stem. Parameters without
-    gradients are in no group.
+    Each group has a `scale`, the factor on its rate: 1, but where rates fall towards the stem, and for the matrices of
+    Muon. Those are the convolutions of rows that mix channels, without squeeze-and-excite's, which see one pixel each.
+    Parameters without gradients are in no group.
 
     Args:
         network: what is trained.
         recipe: how.
         beside: modules that an objective learns with it.
+        dtype: of the forward and backward pass, in which Muon computes as well.
 
     Raises:
         UsageError: the optimizer is unknown.
@@ -53,15 +60,21 @@ def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Modu
     learned = nn.ModuleList([network, *beside])
     decayed = {m.weight for m in learned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and not _depthwise(m)}
     depths = depth_of(network) if recipe.layer_decay < 1 else {}
-    parts: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    matrices: set[Tensor] = _matrices(network) if recipe.optimizer == "muon" else set()
+    parts: dict[tuple[float, bool, bool], list[nn.Parameter]] = {(1.0, True, False): [], (1.0, False, False): []}
     for parameter in learned.parameters():
         if parameter.requires_grad:
             scale = recipe.layer_decay ** depths.get(parameter, 0)
-            parts.setdefault((scale, parameter in decayed), []).append(parameter)
-    groups = [
-        {"params": parameters, "scale": scale, "weight_decay": recipe.weight_decay if heavy else 0.0}
-        for (scale, heavy), parameters in parts.items()
-    ]
+            parts.setdefault((scale, parameter in decayed, parameter in matrices), []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for (scale, heavy, matrix), parameters in parts.items():
+        if matrix:
+            how = {"scale": scale * recipe.matrix_scale, "orthogonal": True, "shrink": recipe.matrix_decay}
+        else:
+            how = {"scale": scale, "weight_decay": recipe.weight_decay if heavy else 0.0}
+        groups.append({"params": parameters, **how})
+    if recipe.optimizer == "muon":
+        return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
@@ -75,7 +88,7 @@ def make_optimizer(network: Network, recipe: Recipe, *, beside: Iterable[nn.Modu
         squares = 0.9 if recipe.square_decay is None else recipe.square_decay
         eps = 0.0316 if recipe.eps is None else recipe.eps
         return torch.optim.RMSprop(groups, lr=recipe.lr, alpha=squares, eps=eps, momentum=recipe.momentum)
-    raise UsageError(f"optimizer {recipe.optimizer!r}", wanted="sgd, adamw or rmsprop", do="use one")
+    raise UsageError(f"optimizer {recipe.optimizer!r}", wanted="sgd, muon, adamw or rmsprop", do="use one")
 
 
 def follow(averaged: nn.Module, current: nn.Module, recipe: Recipe, *, step: int) -> None:
@@ -102,6 +115,13 @@ def average(averaged: nn.Module, current: nn.Module, *, weight: float) -> None:
 
 def _depthwise(module: nn.Module) -> bool:
     return isinstance(module, DepthwiseConv2d) or (isinstance(module, nn.Conv2d) and module.groups > 1)
+
+
+def _matrices(network: Network) -> set[Tensor]:
+    """The kernels of all convolutions of rows over whole maps and all channels."""
+    gates = {part for module in network.modules() if isinstance(module, SqueezeExcite) for part in module.modules()}
+    full = [m for m in network.rows.modules() if isinstance(m, nn.Conv2d) and not _depthwise(m) and m not in gates]
+    return {module.weight for module in full}
 
 
 def _drop_paths(network: Network, last: float) -> None:

@@ -1,0 +1,107 @@
+import signal
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from mobilenets.arch import compose
+from mobilenets.data import Dataset
+from mobilenets.nets import DepthwiseConv2d, build
+from mobilenets.nets.parts import SqueezeExcite
+from mobilenets.train import Recipe, loop
+from mobilenets.train.muon import Muon, orthogonal
+from mobilenets.train.run import train_run
+from mobilenets.train.update import make_optimizer
+
+RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", precision="fp32")
+
+
+def values(matrix: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.svdvals(matrix.float())
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (48, 32), (40, 40)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_directions_of_a_matrix_get_nearly_one_length(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    made = orthogonal(matrix.to(dtype))
+    assert made.dtype == dtype and made.shape == matrix.shape
+    lengths = values(made)
+    # A random square matrix has directions next to nothing, which five rounds do not lift all the way.
+    low = 0.6 if shape[0] != shape[1] else 0.2
+    assert lengths.min() > low and lengths.max() < 1.3
+    assert values(matrix).max() / values(matrix).min() > 1.5 * (lengths.max() / lengths.min())
+    # The same directions: U'M V' of the result is diagonal where U, V are the matrix's own.
+    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+    inside = u.T @ made.float() @ vt.T
+    assert (inside - torch.diag(inside.diagonal())).abs().max() < (0.01 if dtype == torch.float32 else 0.05)
+
+
+def test_zeros_stay_zeros() -> None:
+    assert not orthogonal(torch.zeros(4, 8)).any()
+
+
+def test_a_step_of_matrices_knows_no_size_of_gradients_and_the_rest_is_plain_sgd() -> None:
+    moved = []
+    for size in (1.0, 1000.0):
+        matrix, vector = torch.nn.Parameter(torch.zeros(16, 4, 1, 1)), torch.nn.Parameter(torch.zeros(3))
+        groups = [{"params": [matrix], "orthogonal": True, "shrink": 0.0}, {"params": [vector]}]
+        optimizer = Muon(groups, lr=0.1, momentum=0.9)
+        matrix.grad = size * torch.randn(16, 4, 1, 1, generator=torch.Generator().manual_seed(1))
+        vector.grad = torch.full((3,), size)
+        optimizer.step()
+        moved.append(matrix.detach().clone())
+        assert torch.allclose(vector.detach(), torch.full((3,), -0.1 * 1.9 * size))  # Nesterov: 1 + momentum
+        assert matrix.grad is None
+    assert torch.allclose(*moved, atol=1e-5)
+    # Tall: longer by sqrt(outputs / inputs) = 2.
+    assert 0.1 * 2 * 0.6 < values(moved[0].flatten(1)).min() <= values(moved[0].flatten(1)).max() < 0.1 * 2 * 1.3
+
+
+def test_matrices_shrink_by_their_rate() -> None:
+    matrix = torch.nn.Parameter(torch.ones(4, 4))
+    optimizer = Muon([{"params": [matrix], "orthogonal": True, "shrink": 0.5}], lr=0.2, momentum=0.9)
+    matrix.grad = torch.zeros(4, 4)
+    optimizer.step()
+    assert torch.allclose(matrix.detach(), torch.full((4, 4), 0.9))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_conv_small"])
+def test_matrices_are_the_convolutions_of_whole_maps_over_all_channels(name: str) -> None:
+    network = build(compose(name, alpha=0.25, resolution=32, classes=3))
+    groups = make_optimizer(network, RECIPE).param_groups
+    found = {p for group in groups if group.get("orthogonal") for p in group["params"]}
+    gates = {c for m in network.modules() if isinstance(m, SqueezeExcite) for c in m.modules()}
+    assert len(gates) > 1 or name != "mobilenet_v3_small"
+    for module in network.modules():
+        if isinstance(module, DepthwiseConv2d | torch.nn.Linear | torch.nn.BatchNorm2d):
+            assert not found & set(module.parameters())
+        elif isinstance(module, torch.nn.Conv2d):
+            assert (module.weight in found) == (module not in gates)
+    together = [p for group in groups for p in group["params"]]
+    assert len(together) == len(set(together)) == len(list(network.parameters()))
+
+
+def test_it_learns_what_can_be_learned(tiny_run: ModuleType, colours: Dataset, tmp_path) -> None:
+    outcome = train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path)
+    assert outcome.rows[-1].eval_top1 > 90
+
+
+def test_a_run_that_goes_on_ends_bit_equal(
+    tiny_run: ModuleType, colours: Dataset, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path / "whole")
+    advance = loop._Run._advance
+
+    def stop(self: loop._Run, *, seconds: float) -> None:
+        advance(self, seconds=seconds)
+        if self.progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_advance", stop)
+        assert not train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path / "part").finished
+    rest = train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path / "part", resume="must")
+    assert rest.finished
+    assert all(np.array_equal(rest.last.tensors[k], whole.last.tensors[k]) for k in whole.last.tensors)
