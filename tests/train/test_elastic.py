@@ -23,6 +23,7 @@ from mobilenets.train.elastic import Elastic, ElasticPolicy, elastic, with_polic
 from mobilenets.train.loader import Batches, normalise
 
 SIDE = 16
+LABELS = ("a", "b", "c")
 RECIPE = Recipe(epochs=4.0, batch_size=16, lr=0.1, precision="fp32", label_smoothing=0.0)
 FAMILIES = (
     "mobilenet_v1",
@@ -65,7 +66,7 @@ def setting_of(spec: ArchSpec, recipe: Recipe = RECIPE, *, dtype: torch.dtype = 
     return Setting(
         network=build(spec).to(memory_format=torch.channels_last).train(),
         recipe=recipe,
-        labels=("a", "b", "c"),
+        labels=LABELS,
         preprocess=preprocess,
         batches=Batches(Pictures(), recipe, preprocess),
         device=torch.device("cpu"),
@@ -274,7 +275,7 @@ def run(
         pictures,
         EvalPixels(pictures.uniform[:12], pictures.targets[:12]),
         RECIPE,
-        labels=("a", "b", "c"),
+        labels=LABELS,
         preprocess=Preprocess(resolution=SIDE),
         out=out,
         device="cpu",

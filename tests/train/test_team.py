@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,8 @@ import pytest
 import torch
 
 from mobilenets.bundle import read_bundle
-from mobilenets.train.team import Team, join_team
+from mobilenets.train.team import ALONE, Team, join_team
+from train.processes import started
 
 SCRIPT = """
 import json, sys
@@ -44,23 +44,6 @@ RUNS = {
     "whole": {**COMMON, "lr": 0.1, "dropout": 0.0},
     "settled": {**COMMON, "recalibrate": 2, "class_weights": "inverse", "epochs": 2.0},
 }
-
-
-def started(code: str | list[str], *, world: int, cwd: Path) -> list[str]:
-    """Run code, or a module with arguments, in so many processes, and what each has printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, *(["-c", code] if isinstance(code, str) else ["-m", *code])]
-    processes = []
-    for rank in range(world):
-        place = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
-        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        env = {**os.environ, **(place if world > 1 else {}), "OMP_NUM_THREADS": "1"}
-        processes.append(subprocess.Popen(command, env=env, cwd=cwd, stdout=subprocess.PIPE, text=True))
-    told = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * world
-    return told
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +121,8 @@ def test_without_torchrun_a_process_is_a_team_of_its_own(monkeypatch: pytest.Mon
     assert torch.equal(team.mean(values), values)
     assert team.agree(2.5, stop=True) == (2.5, True)
     assert team.share_text("here") == "here"
+    assert team.share_texts("here") == ("here",)
+    assert team == ALONE
 
 
 def test_rows_are_shared_out_without_gaps() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .params import SETTING, typed_again
+from .team import folder_of_all, opened_by_all
 from .training import (
     DEVICE,
     RECIPE_OPTIONS,
@@ -19,7 +20,6 @@ from .training import (
     lesson_of,
     one_folder,
     recipe_of,
-    run_folder,
     run_options,
     started_from,
     teacher_of,
@@ -92,6 +92,10 @@ def command(
     Then a plain network of any of them:
         mobilenets slice runs/elastic/mobilenet_v2-cifar10/best --alpha 0.6 --data cifar10
 
+    \b
+    On several processors or machines (batches are shared out, all draw the same widths, each measures a share):
+        torchrun --nproc-per-node 2 -m mobilenets elastic cifar10 --arch mobilenet_v2 --batch-size 256
+
     Fields of the policy, with their defaults: largest=0.6, smallest=0.5, middle=0.5 (shares of the batch that the
     widest, the narrowest and each width between learn from), between=1 (widths between in a step), distil=1.0 (weight
     of the widest's answers against the labels, times how sure it is of the right classes).
@@ -100,7 +104,6 @@ def command(
     accuracy on the validation images against mult-adds.
     """
     from ..compress.elastic import policy_for, train_elastic
-    from ..data import open_dataset
     from ..runs import run_name
     from ..train import Tuning
     from ..train.elastic import with_policy
@@ -115,10 +118,9 @@ def command(
     asked = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
     lesson = (None, None) if asked is None else (teacher_of(asked[0]), asked[1])
     start = started_from(arch)
-    dataset = open_dataset(data)
-    click.echo(dataset.summary.describe(), err=True)
+    team, dataset = opened_by_all(context, data)
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
-    folder = run_folder("elastic", label, out=out, resume=resume)
+    folder = folder_of_all(team, "elastic", label, out=out, resume=resume)
     again = typed_again(context)
     with kept_run(folder, again, sign="checkpoint.safetensors", what="the last checkpoint"):
         outcome = train_elastic(
@@ -135,6 +137,9 @@ def command(
             command=again,
             tuning=Tuning(probe=probe, compile=compiled),
         )
+    team.leave()
+    if not team.leads:
+        return
     if as_json:
         click.echo(json.dumps(_facts(outcome, folder), indent=2))
     _tell(outcome, folder, data=data, again=again, quiet=as_json)

@@ -15,17 +15,16 @@ import numpy as np
 from ..arch import ArchSpec, cost, find, with_resolution
 from ..arch.narrower import width_of
 from ..bundle import Bundle
-from ..data import Dataset, prepared
+from ..data import Dataset, prepared, store
 from ..errors import UsageError
 from ..files import write_bytes, write_json, write_text
 from ..metrics import wilson_interval
-from ..progress import say
 from ..train import Distillation, Outcome, Recipe, Tuning, check_teacher
-from ..train.choose import native_side, spec_for
+from ..train.choose import native_side, spec_for, store_side
 from ..train.elastic import ElasticPolicy, check_lesson, check_policy, elastic
 from ..train.loop import Resume
 from ..train.run import train_run
-from ..train.team import join_team
+from ..train.team import ALONE, Team, join_team
 from ..train.validate import bundle_logits
 from ..train.way import AS_IT_IS
 from .front import GridPoint, draw_front, grid_csv
@@ -93,7 +92,9 @@ def train_elastic(
     """Train one set of weights for all widths and resolutions of a policy, then measure a grid of them.
 
     The bundles in `out` are of the widest network; `slice_bundle` takes the others out of them. The grid is measured
-    on the validation images.
+    on the validation images. Under `torchrun` every process calls this alike, with a folder that all see: each learns
+    from its part of every batch, at the widths that all draw alike, and measures its share of the grid; the first one
+    writes.
 
     Args:
         start: a model's name, the path of a spec's `.json`, a table (its own width is the policy's
@@ -112,17 +113,11 @@ def train_elastic(
 
     Raises:
         UsageError: the policy does not fit the network, the teacher does not know the classes or its maps are to be
-            matched, there is nothing to resume, or there are several processes.
+            matched, or there is nothing to resume.
         SpecError: widths that do not nest.
         DataError: images that cannot be used.
         CheckError: the loss is no longer a number.
     """
-    if (count := join_team().world) > 1:
-        raise UsageError(
-            f"an elastic training in {count} processes",
-            wanted="one: folder, grid and picture are made by one process",
-            do="start it without torchrun",
-        )
     alpha = policy.widest if isinstance(start, str) and width_of(find(start)) != policy.widest else None
     resolution = max(policy.resolutions) if policy.resolutions else None
     check_policy(_widest(start, dataset, alpha=alpha, resolution=resolution), policy)  # before anything is written
@@ -145,11 +140,13 @@ def train_elastic(
     )
     if not training.finished:
         return ElasticOutcome(training=training, grid=())
-    grid = measure_grid(training.best, dataset, device=device)
-    write_text(out / "grid.csv", grid_csv(grid))
-    write_json(out / "grid.json", [msgspec.to_builtins(point) for point in grid])
-    title = f"{training.best.spec.name} on {dataset.name}: every width and resolution of one training"
-    write_bytes(out / "front.png", draw_front(grid, title=title))
+    team = join_team()
+    grid = measure_grid(training.best, dataset, device=device, team=team)
+    if team.leads:
+        write_text(out / "grid.csv", grid_csv(grid))
+        write_json(out / "grid.json", [msgspec.to_builtins(point) for point in grid])
+        title = f"{training.best.spec.name} on {dataset.name}: every width and resolution of one training"
+        write_bytes(out / "front.png", draw_front(grid, title=title))
     return ElasticOutcome(training=training, grid=grid)
 
 
@@ -178,8 +175,11 @@ def measure_grid(
     widths: Sequence[float] | None = None,
     resolutions: Sequence[int] | None = None,
     device: str = "auto",
+    team: Team = ALONE,
 ) -> tuple[GridPoint, ...]:
     """Slice an elastic bundle and measure each slice on the validation images.
+
+    A slice depends on the bundle and the images alone, so it does not matter which process measures it.
 
     Args:
         bundle: elastic.
@@ -187,9 +187,10 @@ def measure_grid(
         widths: None: those of the policy's list, or some of its range.
         resolutions: None: the policy's.
         device: "auto", "cpu", "cuda", ...
+        team: processes that all call this alike; each measures a share of the points.
 
     Returns:
-        Points, narrowest first, and of each width the smallest resolution first.
+        Points, narrowest first, and of each width the smallest resolution first; in every process all of them.
 
     Raises:
         UsageError: as `slice_bundle` does.
@@ -197,13 +198,31 @@ def measure_grid(
     policy = policy_of(bundle)
     alphas = grid_widths(policy) if widths is None else tuple(widths)
     sides = (policy.resolutions or (bundle.spec.resolution,)) if resolutions is None else tuple(resolutions)
-    made = []
-    for alpha in alphas:
-        for side in sides:
-            sliced = slice_bundle(bundle, alpha=alpha, resolution=side, dataset=dataset, device=device)
-            made.append(_measured(sliced, alpha, dataset, device=device))
-            say(f"alpha {alpha:g} at {side} pixels: {made[-1].top1:.2f} %, {made[-1].mult_adds / 1e6:.1f} M mult-adds")
-    return tuple(made)
+    wanted = [(alpha, side) for alpha in alphas for side in sides]
+    if team.world > 1:
+        with team.leader_first():
+            _decode(bundle, dataset, sides)
+    # Cheap and dear ones are dealt out like cards, so that all are done at about the same time.
+    dealt = sorted(range(len(wanted)), key=lambda place: wanted[place][0] * wanted[place][1])
+    made: list[tuple[int, GridPoint]] = []
+    for card in team.own_rows(len(dealt)).tolist():
+        place = dealt[card]
+        alpha, side = wanted[place]
+        sliced = slice_bundle(bundle, alpha=alpha, resolution=side, dataset=dataset, device=device)
+        point = _measured(sliced, alpha, dataset, device=device)
+        made.append((place, point))
+        team.say(f"alpha {alpha:g} at {side} pixels: {point.top1:.2f} %, {point.mult_adds / 1e6:.1f} M mult-adds")
+    texts = team.share_texts(msgspec.json.encode(made).decode())
+    found = [pair for text in texts for pair in msgspec.json.decode(text, type=list[tuple[int, GridPoint]])]
+    return tuple(point for _, point in sorted(found, key=lambda pair: pair[0]))
+
+
+def _decode(bundle: Bundle, dataset: Dataset, sides: Sequence[int]) -> None:
+    """Fill the caches that slices of these resolutions read, so that no two processes decode the same images."""
+    for side in sides:
+        spec = with_resolution(bundle.spec, side)
+        prepared(dataset, "val", msgspec.structs.replace(bundle.preprocess, resolution=side))
+        store(dataset, "train", side=store_side(spec, native_side=native_side(dataset)), channels=spec.channels)
 
 
 def _measured(sliced: Bundle, alpha: float, dataset: Dataset, *, device: str) -> GridPoint:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..progress import say
 
-__all__ = ["Team", "join_team"]
+__all__ = ["ALONE", "Team", "join_team"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,20 @@ class Team:
         dist.broadcast(content, src=0)
         return content.numpy().tobytes().decode()
 
+    def share_texts(self, own: str) -> tuple[str, ...]:
+        """The text of each process, in their order."""
+        if self.world == 1:
+            return (own,)
+        content = torch.tensor(list(own.encode()), dtype=torch.uint8)
+        lengths = torch.zeros(self.world, dtype=torch.int64)
+        lengths[self.rank] = len(content)
+        dist.all_reduce(lengths)
+        whole = torch.zeros(self.world, int(lengths.max()), dtype=torch.uint8)
+        whole[self.rank, : len(content)] = content
+        dist.all_reduce(whole)  # the others' rows are zeros
+        pairs = zip(whole, lengths.tolist(), strict=True)
+        return tuple(row[:length].numpy().tobytes().decode() for row, length in pairs)
+
     @contextmanager
     def leader_first(self) -> Iterator[None]:
         """The first process does what is inside, then the others: what it has put into a cache they find there."""
@@ -127,6 +141,9 @@ class Team:
         flat /= self.world
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+
+ALONE = Team()
 
 
 def join_team() -> Team:
