@@ -249,3 +249,21 @@ def test_a_teacher_is_learned_from_and_told_and_the_run_goes_on_with_it_only(
     code, _, err = run(*arguments[:7], "--resume")
     assert code == 2
     assert "not the same as then: the objective" in err
+
+
+def test_a_teacher_of_other_classes_teaches_its_embedding_where_its_answers_are_not_wanted(
+    trained: Path, spec: Path, run: Run, tiny_run: ModuleType
+) -> None:
+    other = tiny_run.make_folder(Path("other"), labels=("blue", "mauve"))
+    arguments = ("train", spec, other, "--epochs", "1", "--batch-size", "16", "--teacher", trained / "best")
+    code, _, err = run(*arguments, "--match", "embedding", "-o", "out")
+    assert code == 2
+    assert "match its maps or embedding alone: weight 0" in err
+    code, _, err = run(*arguments, "--teacher-weight", "0", "--match", "2,embedding", "-o", "out")
+    assert code == 0, err
+    told = read_bundle(Path("out/best")).history[-1]["teacher"]
+    assert (told["weight"], told["features"], told["embedding"]) == (0.0, [2], "cosine")
+    for match in ("embeddings", "embedding,embedding:squared", "embedding,x", ""):
+        code, _, err = run(*arguments, "--match", match, "-o", "never")
+        assert code == 2
+        assert "such as 8,16, and embedding or embedding:squared, at most once" in err

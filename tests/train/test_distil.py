@@ -72,8 +72,7 @@ def batch_of(made: Setting, count: int = 8) -> Batch:
 
 
 def run(out: Path, tiny_run: ModuleType, objective, **changes) -> Outcome:
-    source = Source()
-    resume = changes.pop("resume", "never")
+    source, resume = changes.pop("source", Source()), changes.pop("resume", "never")
     return train(
         tiny_run.tiny_spec(),
         source,

@@ -254,9 +254,10 @@ def run(
     resume: str = "never",
     policy: ElasticPolicy | None = None,
     teacher: Bundle | None = None,
+    how: Distillation | None = None,
 ) -> Outcome:
     pictures, spec = Pictures(), table()
-    make = elastic(policy or ElasticPolicy(narrowest=0.25, resolutions=(12, 16)), teacher=teacher)
+    make = elastic(policy or ElasticPolicy(narrowest=0.25, resolutions=(12, 16)), teacher=teacher, how=how)
 
     def stopping(setting: Setting) -> Elastic:
         objective = make(setting)
@@ -284,15 +285,19 @@ def run(
     )
 
 
-@pytest.mark.parametrize("teacher", [None, wise()], ids=["alone", "with a teacher"])
+@pytest.mark.parametrize(
+    ("teacher", "how"),
+    [(None, None), (wise(), None), (wise(), Distillation(embedding="cosine"))],
+    ids=["alone", "with a teacher", "with its embedding"],
+)
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
-    teacher: Bundle | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher: Bundle | None, how: Distillation | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mobilenets.train.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = run(tmp_path / "whole", teacher=teacher)
+    whole = run(tmp_path / "whole", teacher=teacher, how=how)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "part", stop_at=7, teacher=teacher)
-    rest = run(tmp_path / "part", resume="must", teacher=teacher)
+        run(tmp_path / "part", stop_at=7, teacher=teacher, how=how)
+    rest = run(tmp_path / "part", resume="must", teacher=teacher, how=how)
     assert rest.last.digest == whole.last.digest
     told = rest.last.history[-1]
     assert told["elastic"]["narrowest"] == 0.25

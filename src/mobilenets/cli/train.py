@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .params import typed_again
+from .team import folder_of_all, opened_by_all
 from .training import (
     DEVICE,
     RECIPE_OPTIONS,
@@ -21,7 +20,6 @@ from .training import (
     lesson_of,
     one_folder,
     recipe_of,
-    run_folder,
     run_options,
     started_from,
     teacher_of,
@@ -100,6 +98,11 @@ def command(
         mobilenets train mobilenet_v2_0.35 flowers/ --teacher runs/train/mobilenet_v2-flowers/best --temperature 4
 
     \b
+    From the embedding of a network that knows other classes (what its classifier reads, compared by angle):
+        mobilenets train mobilenet_v2_0.35 flowers/ --teacher timm:mobilenetv3_large_100 --teacher-weight 0 \\
+            --match embedding
+
+    \b
     As fast as this machine can; what was found is kept with the run, and --resume goes on with it:
         mobilenets train mobilenet_v2 flowers/ --epochs 60 --probe --compile
 
@@ -114,11 +117,9 @@ def command(
     The folder runs/train/NAME then holds best/ and last/ (bundles), results.csv, classes.csv, curves.png,
     confusion.png, samples.png and args.yaml.
     """
-    from ..data import open_dataset
     from ..runs import run_name
     from ..train import CrossEntropy, Tuning, check_teacher, distil
     from ..train.run import train_run
-    from ..train.team import join_team
 
     one_folder(out, name)
     followed = recipe_of(
@@ -129,18 +130,11 @@ def command(
     asked = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
     lesson = None if asked is None else (teacher_of(asked[0]), asked[1])
     start = started_from(model)
-    team = join_team()
-    with team.leader_first():
-        dataset = open_dataset(data)
-    if not team.leads:  # the first process speaks for all
-        nowhere = context.with_resource(Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # click closes it
-        context.with_resource(contextlib.redirect_stderr(nowhere))
-    click.echo(dataset.summary.describe(), err=True)
+    team, dataset = opened_by_all(context, data)
     if lesson is not None:
         check_teacher(lesson[0], dataset.labels, lesson[1])
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
-    folder = run_folder("train", label, out=out, resume=resume) if team.leads else Path()
-    folder = Path(team.share_text(str(folder)))
+    folder = folder_of_all(team, "train", label, out=out, resume=resume)
     again = typed_again(context)
     with kept_run(folder, again, sign="checkpoint.safetensors", what="the last checkpoint"):
         outcome = train_run(

@@ -41,6 +41,7 @@ __all__ = [
 
 SELF: Final = "self"  # as --teacher: the network as it was before it was cut
 FINE_TUNE_LR: Final = 0.1  # for a batch of 256: a quarter of what begins from nothing
+EMBEDDINGS: Final = {"embedding": "cosine", "embedding:squared": "squared"}  # words of --match -> distances
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -99,7 +100,11 @@ def teacher_options(who: str) -> Callable[[F], F]:
         click.option(
             "--teacher-weight", type=float, metavar="W", help="Of its answers; labels have the rest.  [default: 0.9]"
         ),
-        click.option("--match", metavar="8,16", help="Match its feature maps at these reductions.  [default: none]"),
+        click.option(
+            "--match",
+            metavar="M",
+            help="Match its maps at reductions: 8,16; or its embedding: embedding; or all.  [default: none]",
+        ),
     )
 
 
@@ -172,11 +177,28 @@ def lesson_of(
             raise click.UsageError("--temperature, --teacher-weight and --match are about a --teacher; give one")
         return None
     if match is not None:
-        try:
-            given["features"] = tuple(int(part) for part in match.split(","))
-        except ValueError as error:
-            raise click.BadParameter("write reductions with commas, such as 8,16", param_hint="--match") from error
+        given |= _matched(match)
     return teacher, Distillation(**given)
+
+
+def _matched(text: str) -> dict[str, Any]:
+    """Fields of a `Distillation` from --match.
+
+    Raises:
+        click.BadParameter: it is neither reductions nor an embedding, or says one twice.
+    """
+    words = text.split(",")
+    embeddings = [word for word in words if word in EMBEDDINGS]
+    try:
+        features = tuple(int(word) for word in words if word not in EMBEDDINGS)
+        if len(embeddings) > 1:
+            raise ValueError
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r}: write reductions with commas, such as 8,16, and {' or '.join(EMBEDDINGS)}, at most once",
+            param_hint="--match",
+        ) from error
+    return {"features": features, **({"embedding": EMBEDDINGS[embeddings[0]]} if embeddings else {})}
 
 
 def teacher_of(name: str) -> Bundle:

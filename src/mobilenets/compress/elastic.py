@@ -103,8 +103,8 @@ def train_elastic(
         recipe: how; epochs are passes over the images, of which each width sees its share.
         policy: which widths and resolutions.
         out: the run's folder.
-        teacher: a trained network whose answers all widths learn from, as well as from the labels.
-        how: temperature and weight of its answers; the usual ones where None.
+        teacher: a trained network whose answers or embedding all widths learn from, as well as from the labels.
+        how: temperature and weight of its answers, and whether its embedding is matched; the usual where None.
         device: "auto", "cpu", "cuda", ...
         resume: go on from the checkpoint in `out`: never, if there is one, or it must be there.
         keep_mirror: as in `train_run`.

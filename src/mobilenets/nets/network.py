@@ -38,8 +38,16 @@ class ClassifierModule(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, classes)."""
-        vector = self.pool(features).flatten(1)
-        logits: Tensor = self.classifier(self.dropout(self.act(self.norm(self.hidden(vector)))))
+        return self.answers(self.embedding(features))
+
+    def embedding(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to what the classifier reads (N, D): the pooled map, or the hidden layer's activations of it."""
+        vector: Tensor = self.act(self.norm(self.hidden(self.pool(features).flatten(1))))
+        return vector
+
+    def answers(self, embedding: Tensor) -> Tensor:
+        """(N, D) to logits (N, classes)."""
+        logits: Tensor = self.classifier(self.dropout(embedding))
         return logits
 
 

@@ -3,7 +3,7 @@
 A copy that was compiled has done the work for the network itself: torch takes the loops that it wrote for the one for
 the other. `nn.Module.compile` works in place, so tensors keep their names; the depthwise and norm layers that are made
 for CPUs step aside (`nets.depthwise`, `nets.norm_act`). Only calls of the network as a whole are compiled: the narrow
-passes of an elastic training, feature maps that are matched and the twin that rounds for int8 run as they do otherwise.
+passes of an elastic training, maps and embeddings that are matched and the twin that rounds for int8 run as ever.
 """
 
 from __future__ import annotations

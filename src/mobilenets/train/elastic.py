@@ -6,11 +6,15 @@ from what the widest says. There every one of four widths learns from the whole 
 them one by one. Here each learns from a part of it, so that all together cost about as much as the widest alone.
 
 With a teacher (`distil`), its answers stand beside the labels for every width, weighed as for a network alone; what the
-widest says keeps its share of the narrower ones' loss.
+widest says keeps its share of the narrower ones' loss. Its embedding stands beside them all, for it says another thing:
+each width's goes through the leading columns of one linear layer, as the classifier's are.
 
 A narrow network is the leading slice of every tensor (`nets.nested`); batch norms use the statistics of the batch,
 which are different for each width, and get their running statistics when a slice is taken (section 3.1 there).
 Each pass draws a resolution of its own (as Yang et al. 2020, arXiv:1909.12978, section 3.2, for the narrow ones).
+
+In a team (`team`) all processes draw the same widths, resolutions and shares, each of its part of the batch: so work is
+even, and a gradient that is None is None everywhere. Each trusts the widest network by its own images.
 """
 
 from __future__ import annotations
@@ -33,10 +37,10 @@ from ..errors import RecipeError, UsageError
 from ..nets import Network
 from ..nets.nested import Place, hollow, places_in
 from ..tasks import TASKS, Targets
-from .distil import Distillation, answers_loss
+from .distil import Distillation, answers_loss, embedding_loss, embedding_width
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
-from .teacher import Teacher
+from .teacher import Seen, Teacher, look
 from .update import apply_recipe
 
 __all__ = ["Elastic", "ElasticPolicy", "Pass", "check_lesson", "check_policy", "elastic", "with_policy"]
@@ -134,8 +138,8 @@ def check_lesson(how: Distillation) -> None:
     if how.features:
         raise UsageError(
             f"maps are to be matched at {', '.join(map(str, how.features))} in an elastic training",
-            wanted="the teacher's answers alone: each width has maps of another number of channels",
-            do="leave --match away, or match the maps of a slice, in a training of its own",
+            wanted="the teacher's answers or embedding: each width has maps of another number of channels",
+            do="give no reductions to --match, or match the maps of a slice, in a training of its own",
         )
 
 
@@ -156,8 +160,8 @@ def elastic(policy: ElasticPolicy, *, teacher: Bundle | None = None, how: Distil
 
     Args:
         policy: which widths and resolutions.
-        teacher: a trained network whose answers all widths learn from.
-        how: temperature and weight of its answers.
+        teacher: a trained network whose answers or embedding all widths learn from.
+        how: temperature and weight of its answers, and whether its embedding is matched.
     """
     return lambda setting: Elastic(setting, policy, teacher=teacher, how=how)
 
@@ -181,7 +185,12 @@ class Elastic:
         self._task = TASKS["classify"]
         self._how = how or Distillation()
         check_lesson(self._how)
-        self._teacher = None if teacher is None else Teacher(setting, teacher)
+        self._teacher, self._join = None, None
+        if teacher is not None:
+            embeds = self._how.embedding is not None
+            self._teacher = Teacher(setting, teacher, answers=self._how.weight > 0, embedding=embeds)
+            widths = embedding_width(spec), embedding_width(teacher.spec)
+            self._join = nn.Linear(*widths).to(setting.device) if embeds else None
         self._parameters = dict(setting.network.named_parameters())
         self._resolutions = tuple(sorted(set(policy.resolutions))) or (spec.resolution,)
         inner = policy.inner
@@ -195,8 +204,8 @@ class Elastic:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """None: all weights are the network's."""
-        return {}
+        """The linear layer to the teacher's embedding; all other weights are the network's."""
+        return {} if self._join is None else {"embedding": self._join}
 
     @property
     def identity(self) -> Any:
@@ -204,7 +213,7 @@ class Elastic:
         policy = {"elastic": msgspec.to_builtins(self._policy)}
         if self._teacher is None:
             return policy
-        return policy | {"teacher": self._teacher.digest, "distillation": msgspec.to_builtins(self._how)}
+        return policy | {"teacher": self._teacher.digest, "distillation": self._how.told}
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -213,7 +222,7 @@ class Elastic:
         if self._teacher is None:
             return policy
         who = {"digest": self._teacher.digest, "name": self._teacher.name}
-        return policy | {"teacher": who | msgspec.to_builtins(self._how)}
+        return policy | {"teacher": who | self._how.told}
 
     def answering(self, network: nn.Module) -> nn.Module:
         """Itself."""
@@ -237,26 +246,28 @@ class Elastic:
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """Each pass forward and back, one after the other. The loss is the widest network's."""
         widest, *narrow = self.passes(step, count=len(batch.images))
-        images = self._images_of(widest, batch)
+        images, embeds = self._images_of(widest, batch), self._join is not None
         if widest.resolution == self._spec.resolution:
             # Only here running statistics move: they are the bundle's.
             with lower_precision(self._setting.dtype, self._setting.device):
-                logits = self._setting.network(images)
+                seen = look(self._setting.network, images, embedding=embeds)
         else:
-            logits = self._slices[widest.alpha].answer(images, self._parameters)
+            seen = self._slices[widest.alpha].look(images, self._parameters, embedding=embeds)
         taught = self._ask_teacher(batch, widest)
-        loss = self._lesson_loss(logits, batch.targets, taught, widest.images)
+        loss = self._lesson_loss(seen, batch.targets, taught, widest.images)
+        loss = loss + self._embedding_loss(seen, taught, widest.images)
         loss.backward()  # type: ignore[no-untyped-call]
-        said = F.softmax(logits.detach().float(), dim=1)
+        said = F.softmax(seen.logits.detach().float(), dim=1)
         sure = said.gather(1, batch.targets.classes[widest.images, None])
         for one in narrow:
             inside = self._slices[one.alpha]
             lent = inside.lend(self._parameters)
-            logits = inside.answer(self._images_of(one, batch), lent)
+            seen = inside.look(self._images_of(one, batch), lent, embedding=embeds)
             trusted = self._policy.distil * sure[one.images].mean()
-            own = (1 - trusted) * self._lesson_loss(logits, batch.targets, taught, one.images)
+            own = (1 - trusted) * self._lesson_loss(seen, batch.targets, taught, one.images)
             if self._policy.distil:
-                own = own + trusted * F.cross_entropy(logits.float(), said[one.images])
+                own = own + trusted * F.cross_entropy(seen.logits.float(), said[one.images])
+            own = own + self._embedding_loss(seen, taught, one.images)
             own.backward()  # type: ignore[no-untyped-call]
             inside.add_gradients(lent, to=self._parameters)
         return loss.detach()
@@ -269,23 +280,32 @@ class Elastic:
         part = F.interpolate(part, size, mode="bilinear", antialias=True)  # as images are made smaller elsewhere
         return part.contiguous(memory_format=torch.channels_last)
 
-    def _ask_teacher(self, batch: Batch, widest: Pass) -> Tensor | None:
-        """The teacher's logits (B', K) for what the widest sees, in which all other passes lie.
+    def _ask_teacher(self, batch: Batch, widest: Pass) -> Seen | None:
+        """What the teacher makes of what the widest sees, in which all other passes lie.
 
         It sees the images at the network's resolution, whatever a pass makes of them.
         """
         if self._teacher is None:
             return None
         part = replace(batch, images=batch.images[widest.images], which=batch.which[widest.images])
-        return self._teacher.logits(part)
+        return self._teacher.seen(part)
 
-    def _lesson_loss(self, logits: Tensor, targets: Targets, taught: Tensor | None, images: slice) -> Tensor:
+    def _lesson_loss(self, seen: Seen, targets: Targets, taught: Seen | None, images: slice) -> Tensor:
         """The loss against the labels and, where there is a teacher, its answers."""
-        if taught is None:
-            return self._labels_loss(logits, targets, images)
-        how = self._how
-        answers = answers_loss(logits, taught[images], temperature=how.temperature)
-        return (1 - how.weight) * self._labels_loss(logits, targets, images) + how.weight * answers
+        how, labels = self._how, self._labels_loss(seen.logits, targets, images)
+        if taught is None or not how.weight:
+            return labels
+        answers = answers_loss(seen.logits, taught.logits[images], temperature=how.temperature)
+        return (1 - how.weight) * labels + how.weight * answers
+
+    def _embedding_loss(self, seen: Seen, taught: Seen | None, images: slice) -> Tensor:
+        """How far the embedding is from the teacher's, weighed; 0 where it is not matched."""
+        distance = self._how.embedding
+        if taught is None or self._join is None or distance is None:
+            return seen.logits.new_zeros(())
+        with lower_precision(self._setting.dtype, self._setting.device):
+            own = F.linear(seen.embedding, self._join.weight[:, : seen.embedding.shape[1]], self._join.bias)
+        return self._how.embedding_weight * embedding_loss(own, taught.embedding[images], distance=distance)
 
     def _labels_loss(self, logits: Tensor, targets: Targets, images: slice) -> Tensor:
         own = replace(
@@ -314,6 +334,7 @@ class _Slice:
         free = msgspec.structs.replace(setting.recipe, dropout=0.0, drop_path=0.0)
         apply_recipe(self._network, setting.recipe if whole else free)
         self._network.train()
+        self._both = _Looking(self._network)
 
     def lend(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The leading parts, each a tensor of its own."""
@@ -324,11 +345,12 @@ class _Slice:
             lent[name] = part.clone(memory_format=layout).requires_grad_()
         return lent
 
-    def answer(self, images: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Logits of images, with these parameters."""
+    def look(self, images: Tensor, parameters: Mapping[str, Tensor], *, embedding: bool) -> Seen:
+        """What it makes of images, with these parameters."""
+        named = {f"network.{name}": parameter for name, parameter in parameters.items()}
         with lower_precision(self._setting.dtype, self._setting.device):
-            logits: Tensor = functional_call(self._network, dict(parameters), (images,), strict=True)
-            return logits
+            logits, vector = functional_call(self._both, named, (images, embedding), strict=True)
+        return Seen(logits, vector, [])
 
     def add_gradients(self, lent: Mapping[str, Tensor], *, to: Mapping[str, nn.Parameter]) -> None:
         """Add the gradients of the parts to those of the parameters they were lent from."""
@@ -339,6 +361,19 @@ class _Slice:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad[self._places[name]].add_(part.grad)
+
+
+class _Looking(nn.Module):
+    """`look` as a module, for `functional_call`."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, embedding: bool) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) to logits (N, classes) and what the classifier reads (N, D)."""
+        seen = look(self.network, images, embedding=embedding)
+        return seen.logits, seen.embedding
 
 
 def _images(share: float, count: int) -> int:

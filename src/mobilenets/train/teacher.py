@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -20,10 +20,18 @@ from .loader import normalise
 from .machine import lower_precision
 from .objective import Batch, Setting
 
-__all__ = ["Teacher", "own_classes", "with_maps"]
+__all__ = ["Seen", "Teacher", "look", "own_classes"]
 
 CACHE_BYTES = 2**30  # of answers that are kept; beyond, the teacher is asked again each time
 CACHE_BATCH = 256
+
+
+class Seen(NamedTuple):
+    """What a network makes of B images."""
+
+    logits: Tensor  # (B, K)
+    embedding: Tensor  # (B, D), what the classifier reads; D = 0 where it is not asked for
+    maps: list[Tensor]  # outputs of the rows that were asked for, in that order
 
 
 @final
@@ -33,15 +41,16 @@ class Teacher:
     Args:
         setting: of the run.
         bundle: the trained network.
-        answers: whether its answers are wanted, and not its maps alone.
+        answers: whether its answers are wanted, and not its maps or embedding alone.
+        embedding: whether what its classifier reads is wanted.
 
     Raises:
         UsageError: it lacks a class of the data (it may have more, and in another order), was never trained to tell
             classes apart, or wants more colours than the images have.
     """
 
-    def __init__(self, setting: Setting, bundle: Bundle, *, answers: bool = True) -> None:
-        self._setting, self._theirs = setting, bundle.preprocess
+    def __init__(self, setting: Setting, bundle: Bundle, *, answers: bool = True, embedding: bool = False) -> None:
+        self._setting, self._theirs, self._embeds = setting, bundle.preprocess, embedding
         self.digest, self.name = bundle.digest, bundle.spec.name
         if setting.preprocess.channels > bundle.preprocess.channels:
             raise UsageError(
@@ -50,38 +59,54 @@ class Teacher:
                 wanted="as many, or a student that is content with grey",
                 do="choose another teacher",
             )
-        self._own = own_classes(bundle, setting.labels) if answers else np.arange(len(bundle.labels))
+        self._own = own_classes(bundle, setting.labels) if answers else np.zeros(0, np.int64)
         network = build(bundle.spec)
         load_tensors(network, bundle.tensors)
         self.network = network.to(setting.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self._kept: Tensor | None = None
-        self.keeps = setting.batches.fixed_views and len(setting.batches) * len(self._own) * 4 <= CACHE_BYTES
+        self._width = len(self._own) + (self.network.head.classifier.in_features if embedding else 0)
+        self.keeps = setting.batches.fixed_views and len(setting.batches) * self._width * 4 <= CACHE_BYTES
 
     def logits(self, batch: Batch) -> Tensor:
         """What it says of a batch, for the student's classes (B, K), float32; looked up where views are fixed."""
-        if not self.keeps:
-            return self.answer(batch.images)[0]
-        if self._setting.trial:  # a step that looks answers up takes as long, whatever they are
-            return torch.zeros(len(batch.images), len(self._own), device=self._setting.device)
-        if self._kept is None:
-            self._kept = self._all_answers()
-        return self._kept[torch.from_numpy(batch.which)].to(self._setting.device, non_blocking=True)
+        return self.seen(batch).logits
 
-    def answer(self, images: Tensor, rows: Iterable[int] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Logits for the student's classes (B, K), float32, of images normalised for the student, and maps of rows."""
+    def seen(self, batch: Batch) -> Seen:
+        """What it says and, where that is wanted, its embedding, float32; looked up where views are fixed."""
+        if not self.keeps:
+            return self.look(batch.images)
+        setting = self._setting
+        if setting.trial:  # a step that looks answers up takes as long, whatever they are
+            both = torch.zeros(len(batch.images), self._width, device=setting.device)
+        else:
+            if self._kept is None:
+                self._kept = self._all_answers()
+            both = self._kept[torch.from_numpy(batch.which)].to(setting.device, non_blocking=True)
+        return Seen(both[:, : len(self._own)], both[:, len(self._own) :], [])
+
+    def look(self, images: Tensor, rows: Iterable[int] = ()) -> Seen:
+        """What it makes of images that are normalised for the student, and the maps of rows.
+
+        Logits are for the student's classes (B, K), or (B, 0) where answers are not wanted; float32 like the embedding.
+        """
         setting = self._setting
         with torch.no_grad(), lower_precision(setting.dtype, setting.device):
-            seen = _as_the_teacher_sees(images, ours=setting.preprocess, theirs=self._theirs)
-            logits, maps = with_maps(self.network, seen, rows)
-        return logits.float()[:, torch.from_numpy(self._own).to(logits.device)], maps
+            theirs = _as_the_teacher_sees(images, ours=setting.preprocess, theirs=self._theirs)
+            seen = look(self.network, theirs, rows, embedding=self._embeds)
+        logits = seen.logits.float()[:, torch.from_numpy(self._own).to(theirs.device)]
+        return Seen(logits, seen.embedding.float(), seen.maps)
 
     def _all_answers(self) -> Tensor:
-        """Logits (N, K) of the training images as they are. Made in the order of the images, at the first step of each
-        process, so that a run that goes on has the same bits."""
+        """Logits and embeddings (N, K + D) of the training images as they are.
+
+        Made in the order of the images, at the first step of each process, so that a run that goes on has the same
+        bits.
+        """
         parts = []
         for pixels in self._setting.batches.in_order(CACHE_BATCH):
             images = normalise(pixels.to(self._setting.device), self._setting.preprocess)
-            parts.append(self.answer(images)[0].cpu())
+            seen = self.look(images)
+            parts.append(torch.cat([seen.logits, seen.embedding], dim=1).cpu())
         return torch.cat(parts)
 
 
@@ -95,7 +120,7 @@ def own_classes(teacher: Bundle, labels: tuple[str, ...]) -> NDArray[np.int64]:
         raise UsageError(
             f"the classifier of the teacher {teacher.spec.name} was never trained",
             wanted="a teacher that tells the classes apart",
-            do="train it first, or learn from its features only: weight 0",
+            do="train it first, or match its maps or embedding alone: weight 0",
         )
     try:
         return match_labels(teacher.labels, labels)
@@ -103,23 +128,24 @@ def own_classes(teacher: Bundle, labels: tuple[str, ...]) -> NDArray[np.int64]:
         raise UsageError(
             f"the teacher {teacher.spec.name} is no teacher for this data: {error.got}",
             wanted=error.wanted,
-            do="take a teacher that was trained on these classes, or learn from its features only: weight 0",
+            do="take a teacher that was trained on these classes, or match its maps or embedding alone: weight 0",
         ) from error
 
 
-def with_maps(network: Network, images: Tensor, rows: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and the outputs of some rows. No hooks: what is hung on the network would be copied with it."""
+def look(network: Network, images: Tensor, rows: Iterable[int] = (), *, embedding: bool = False) -> Seen:
+    """What a network makes of images. No hooks: what is hung on the network would be copied with it."""
     wanted, maps = list(rows), {}
-    if not wanted:
-        whole: Tensor = network(images)  # as it is called, compiled perhaps
-        return whole, []
+    nothing = images.new_zeros(len(images), 0)
+    if not wanted and not embedding:
+        return Seen(network(images), nothing, [])  # as it is called, compiled perhaps
     value = images
     for place, row in enumerate(network.rows):
         value = row(value)
         if place in wanted:
             maps[place] = value
-    logits: Tensor = network.head(value)
-    return logits, [maps[place] for place in wanted]
+    vector = network.head.embedding(value)
+    logits = network.head.answers(vector)
+    return Seen(logits, vector if embedding else nothing, [maps[place] for place in wanted])
 
 
 def _as_the_teacher_sees(images: Tensor, *, ours: Preprocess, theirs: Preprocess) -> Tensor:

@@ -237,7 +237,21 @@ class _Made:
         parts = [module.pool, self.place("head.pool"), nn.Flatten(1)]
         if isinstance(module.hidden, nn.Linear):
             parts += [self.folded(module.hidden, "head.hidden", module.norm), self.act(module.act, "head.hidden")]
-        return nn.Sequential(*parts, module.dropout, self.folded(module.classifier, "head.classifier"))
+        last = nn.Sequential(module.dropout, self.folded(module.classifier, "head.classifier"))
+        return _Head(nn.Sequential(*parts), last)
+
+
+class _Head(nn.Module):
+    """In two parts, like the `ClassifierModule` whose place it takes."""
+
+    def __init__(self, embedding: nn.Module, answers: nn.Module) -> None:
+        super().__init__()
+        self.embedding, self.answers = embedding, answers
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to logits (N, classes)."""
+        logits: Tensor = self.answers(self.embedding(features))
+        return logits
 
 
 class _Place(nn.Module):
