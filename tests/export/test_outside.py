@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -9,9 +11,16 @@ import pytest
 
 from making import needs, patches, settled_bundle
 from mobilenets.arch import CATALOG, compose
+from mobilenets.bundle import Bundle
 from mobilenets.errors import CheckError, MissingExtraError, UsageError
-from mobilenets.export import GateImages, export, outside
-from mobilenets.export.outside import CONVERTER_VARIABLE, answers_outside, to_coreml, to_executorch
+from mobilenets.export import FORMATS, GateImages, Limits, export, maker_of, outside
+from mobilenets.export.outside import (
+    CONVERTER_VARIABLE,
+    answers_outside,
+    to_coreml,
+    to_executorch,
+    to_executorch_int8,
+)
 from mobilenets.runtime import is_installed, open_artifact
 
 
@@ -58,6 +67,63 @@ Path(made, "Manifest").write_text("{}")
     bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
     files = to_coreml(bundle, facts={}, precision="fp16")
     assert list(files.items()) == [("model.mlpackage/Manifest", b"{}"), ("model.mlpackage/Data/weights", b"fp16")]
+
+
+INT8_CODE = """
+import json
+import numpy as np
+what, given, told, made, seen, held, trials, agreement, share = arguments
+sent = {"what": what, "seen": np.load(seen).shape, "held": np.load(held).shape, "agreement": agreement}
+Path(made).write_text(json.dumps(sent))
+Path(trials).write_text('["minmax: noise 0.10 %"]')
+"""
+
+
+def test_int8_is_asked_for_with_images_that_calibrate_others_that_judge_and_the_gates_own_bound(
+    program: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(CONVERTER_VARIABLE, str(_python(tmp_path, INT8_CODE)))
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
+    files = to_executorch_int8(bundle, facts={}, images=patches(40, 32))
+    assert json.loads(files["model.pte"]) == {
+        "what": "quantize",
+        "seen": [30, 32, 32, 3],
+        "held": [10, 32, 32, 3],
+        "agreement": str(Limits.of("int8").agreement),
+    }
+    assert "int8, minmax: noise 0.10 %" in capsys.readouterr().err
+
+
+def test_of_few_images_all_calibrate_and_none_judge(
+    program: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONVERTER_VARIABLE, str(_python(tmp_path, INT8_CODE)))
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
+    sent = json.loads(FORMATS["executorch", "int8"](bundle, patches(8, 32))["model.pte"])
+    assert (sent["seen"], sent["held"]) == ([8, 32, 32, 3], [0, 32, 32, 3])
+
+
+@pytest.mark.parametrize("images", [None, np.zeros((0, 32, 32, 3), np.uint8)])
+def test_int8_without_images_is_refused_before_anything_is_traced(
+    images: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "to_program", lambda *_, **__: pytest.fail("traced"))
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
+    with pytest.raises(UsageError, match="int8 without calibration images"):
+        FORMATS["executorch", "int8"](bundle, images)
+
+
+def test_core_ml_is_asked_for_bytes_by_the_name_of_the_precision(
+    program: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONVERTER_VARIABLE, str(_python(tmp_path, "Path(arguments[3]).write_text(arguments[4])")))
+    bundle = settled_bundle(compose("mobilenet_v1", alpha=0.25, resolution=32, classes=3))
+    assert FORMATS["coreml", "int8-weights"](bundle, None) == {"model.mlpackage": b"int8-weights"}
+
+
+def test_int8_activations_of_core_ml_are_said_to_need_a_mac() -> None:
+    with pytest.raises(UsageError, match=r"coreml in int8.*a Mac.*export as int8-weights"):
+        maker_of("coreml", "int8")
 
 
 def test_what_the_converter_says_last_is_told(program: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +177,51 @@ def test_core_ml_packages_of_every_catalogue_network_say_what_the_network_does(
     assert (tmp_path / "a" / artifact.file).is_file()
     with pytest.raises(UsageError, match="Core ML runs on Apple's systems"):
         open_artifact(tmp_path / "a")
+
+
+def _with_one_loud_channel(bundle: Bundle, *, row: int, loud: float) -> Bundle:
+    """The same network to float32: a channel between two layers is scaled up, and down again by the filter after it."""
+    tensors = dict(bundle.tensors)
+    for name in ("norm.weight", "norm.bias"):
+        tensors[f"rows.{row}.expand.{name}"] = tensors[f"rows.{row}.expand.{name}"].copy()
+        tensors[f"rows.{row}.expand.{name}"][0] *= loud
+    after = f"rows.{row}.middle.conv.weight"
+    tensors[after] = tensors[after].copy()
+    tensors[after][0] /= loud
+    return replace(bundle, tensors=tensors)
+
+
+@pytest.mark.slow
+@needs("executorch")
+def test_a_row_that_bytes_ruin_stays_float32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = compose("mobilenet_v4_conv_small", alpha=0.25, resolution=32, stride="small", classes=4)
+    bundle = settled_bundle(spec)
+    pixels = patches(80, 32)
+    row = next(i for i in range(len(spec.rows)) if f"rows.{i}.middle.conv.weight" in bundle.tensors)
+    export(
+        _with_one_loud_channel(bundle, row=row, loud=1e4),
+        tmp_path / "a",
+        images=GateImages(images=pixels[:40], targets=None, on="val"),
+        format="executorch",
+        precision="int8",
+        calibration=pixels[40:],
+        limits=Limits(logits=9.0, agreement=0.2, drop=0.8),  # an untrained network is never sure of anything
+    )
+    minmax, histogram, *others = capsys.readouterr().err.splitlines()
+    assert minmax.startswith("int8, minmax: noise")
+    assert histogram.startswith("int8, histogram: noise")
+    assert others
+    assert all(f"rows.{row}" in line for line in others)
+
+
+@pytest.mark.slow
+@needs("coreml")
+def test_a_package_of_bytes_is_a_quarter_of_float32_and_answers_like_the_network(tmp_path: Path) -> None:
+    bundle = settled_bundle(compose("mobilenet_v3_small", resolution=32, stride="small", classes=4))
+    pixels = patches(24, 32)
+    images = GateImages(images=pixels, targets=None, on="val")
+    sizes = [
+        export(bundle, tmp_path / p, images=images, format="coreml", precision=p, limits=Limits.of("int8")).size_mb
+        for p in ("fp32", "int8-weights")
+    ]
+    assert sizes[1] < 0.3 * sizes[0]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ..arch.cost import cost
 from ..bench import Entry, measure_all
 from ..bundle import Bundle
-from ..errors import FileFormatError, UnknownNameError
+from ..errors import FileFormatError, UnknownNameError, UsageError
 from ..files import new_folder, write_json
 from ..records import Artifact, Format, Gate, Precision, to_json
 from ..runtime import ELSEWHERE, ENGINES, engines_for, is_installed, open_artifact, read_artifact, run_batches
-from .formats import FORMATS, Calibration, Maker
+from .formats import FORMATS, MADE_ELSEWHERE, Calibration, Maker
 from .gate import GateImages, Limits, check, gates_of, reference_logits
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME
 
@@ -99,8 +99,12 @@ def maker_of(format: Format, precision: Precision) -> Maker:
     """What makes files of that format in that precision.
 
     Raises:
+        UsageError: it can be made, but not here; says where.
         UnknownNameError: nothing does; names the pairs that there are.
     """
+    if (format, precision) in MADE_ELSEWHERE:
+        wanted, do = MADE_ELSEWHERE[format, precision]
+        raise UsageError(f"{format} in {precision}", wanted=wanted, do=do)
     if (format, precision) not in FORMATS:
         raise UnknownNameError("format", f"{format} {precision}", known=[" ".join(pair) for pair in FORMATS])
     return FORMATS[format, precision]

@@ -1,6 +1,6 @@
 """`torch.export` program -> Core ML, in a process of its own: torch, numpy and coremltools are all it imports.
 
-    python coreml_worker.py lower  PROGRAM.pt2 FACTS.json MODEL.mlpackage fp32|fp16
+    python coreml_worker.py lower  PROGRAM.pt2 FACTS.json MODEL.mlpackage fp32|fp16|int8-weights
     python coreml_worker.py answer MODEL.mlpackage PIXELS.npy LOGITS.npy
 
 It may be run by the Python of another environment, where this package is not installed: it imports nothing of it.
@@ -31,7 +31,11 @@ def main() -> None:
 
 
 def lower(program: Path, facts: Path, package: Path, *, precision: str) -> None:
-    """Write the package of a program that takes float images (1, C, R, R) of values from 0 to 255."""
+    """Write the package of a program that takes float images (1, C, R, R) of values from 0 to 255.
+
+    With "int8-weights", filters and matrices are bytes with a step per output channel, computed with in float16.
+    Activations stay what they are: `linear_quantize_activations` runs the model to calibrate, which needs a Mac.
+    """
     import json
 
     import coremltools as ct
@@ -41,17 +45,32 @@ def lower(program: Path, facts: Path, package: Path, *, precision: str) -> None:
     exported = torch.export.load(program).run_decompositions({})
     (example,), _ = exported.example_inputs
     colours = ct.colorlayout.RGB if example.shape[1] == 3 else ct.colorlayout.GRAYSCALE
+    arithmetic = {"fp32": ct.precision.FLOAT32, "fp16": ct.precision.FLOAT16, "int8-weights": ct.precision.FLOAT16}
     model = ct.convert(
         exported,
         inputs=[ct.ImageType(name="pixels", shape=example.shape, color_layout=colours)],
         outputs=[ct.TensorType(name="logits", dtype=np.float32)],
         minimum_deployment_target=ct.target.iOS16,
-        compute_precision={"fp32": ct.precision.FLOAT32, "fp16": ct.precision.FLOAT16}[precision],
+        compute_precision=arithmetic[precision],
         skip_model_load=True,
     )
+    if precision == "int8-weights":
+        model = _with_byte_weights(model)
     for name, value in json.loads(facts.read_text(encoding="utf-8")).items():
         model.user_defined_metadata[FACTS_PREFIX + name] = value
     model.save(str(package))
+
+
+def _with_byte_weights(model: Any) -> Any:
+    from coremltools.optimize import coreml
+
+    # All of them, however small: the file is judged as a whole. Biases have one dimension and are left alone.
+    each = coreml.OpLinearQuantizerConfig(
+        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=0
+    )
+    return coreml.linear_quantize_weights(
+        model, coreml.OptimizationConfig(op_type_configs={"conv": each, "linear": each})
+    )
 
 
 def answer(package: Path, pixels: Path, logits: Path) -> None:
@@ -169,12 +188,24 @@ def _linear(inputs: dict[str, Any], settings: dict[str, Any]) -> Any:
     return F.linear(inputs["x"], inputs["weight"], inputs.get("bias"))
 
 
+def _from_bytes(inputs: dict[str, Any], settings: dict[str, Any]) -> Any:
+    """(bytes - zero point) * step, both along one axis."""
+    import torch
+
+    values = torch.as_tensor(settings["quantized_data"])
+    shape = [1] * values.dim()
+    shape[int(settings["axis"])] = -1
+    step, zero = (torch.as_tensor(settings[name]).float().reshape(shape) for name in ("scale", "zero_point"))
+    return (values.float() - zero) * step
+
+
 # Core ML's definitions: apple.github.io/coremltools, "MIL Ops".
 OPERATORS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "add": lambda i, s: i["x"] + i["y"],
     "batch_norm": _norm,
     "cast": lambda i, s: i["x"],  # everything is float32 here
     "clip": lambda i, s: i["x"].clamp(float(s["alpha"]), float(s["beta"])),
+    "constexpr_affine_dequantize": _from_bytes,
     "conv": _conv,
     "expand_dims": _expanded,
     "gelu": _gelu,

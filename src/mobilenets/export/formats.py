@@ -19,7 +19,7 @@ from .openvino_ir import to_openvino
 from .quantize import quantize
 from .tflite import to_tflite
 
-__all__ = ["FORMATS", "Calibration", "Made", "Maker", "onnx_file"]
+__all__ = ["FORMATS", "MADE_ELSEWHERE", "Calibration", "Made", "Maker", "onnx_file"]
 
 Calibration = NDArray[np.uint8]  # (N, R, R, C), prepared training images
 Made = Mapping[str, bytes]  # content by file name, the model file first and what it needs beside it after that
@@ -114,6 +114,18 @@ def _executorch_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
     return to_executorch(bundle, facts=facts_of(bundle))
 
 
+def _executorch_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Static int8 by XNNPACK's quantiser, per-channel weights.
+
+    Raises:
+        UsageError: there are no calibration images.
+    """
+    from .outside import to_executorch_int8
+
+    images = np.zeros((0,), np.uint8) if calibration is None else calibration
+    return to_executorch_int8(bundle, facts=facts_of(bundle), images=images)
+
+
 def _coreml_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Float32; `calibration` is not looked at."""
     from .outside import to_coreml
@@ -126,6 +138,16 @@ def _coreml_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
     from .outside import to_coreml
 
     return to_coreml(bundle, facts=facts_of(bundle), precision="fp16")
+
+
+def _coreml_int8_weights(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Weights as bytes, computed in float16; `calibration` is not looked at.
+
+    int8 for activations is not to be had here: coremltools calibrates it by running the model, which needs a Mac.
+    """
+    from .outside import to_coreml
+
+    return to_coreml(bundle, facts=facts_of(bundle), precision="int8-weights")
 
 
 def _pt2_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -157,9 +179,21 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("tflite", "fp32"): _tflite_fp32,
         ("tflite", "fp16"): _tflite_fp16,
         ("executorch", "fp32"): _executorch_fp32,
+        ("executorch", "int8"): _executorch_int8,
         ("coreml", "fp32"): _coreml_fp32,
         ("coreml", "fp16"): _coreml_fp16,
+        ("coreml", "int8-weights"): _coreml_int8_weights,
         ("pt2", "fp32"): _pt2_fp32,
         ("pt2", "bf16"): _pt2_bf16,
+    }
+)
+
+# What there is, but cannot be made here: why, and what can.
+MADE_ELSEWHERE: Mapping[tuple[Format, Precision], tuple[str, str]] = MappingProxyType(
+    {
+        ("coreml", "int8"): (
+            "a Mac: coremltools finds the ranges of activations by running the model, and only Apple's systems run it",
+            "export as int8-weights, or quantise the fp16 package there (linear_quantize_activations)",
+        )
     }
 )

@@ -21,10 +21,21 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import CheckError, MissingExtraError, UsageError
+from ..progress import say
 from ..records import Artifact, Format
+from .calibration import MOST_FLOAT, check_calibration, held_back
+from .gate import Limits
 from .torch_program import to_program
 
-__all__ = ["CONVERTERS", "CONVERTER_VARIABLE", "answers_outside", "can_convert", "to_coreml", "to_executorch"]
+__all__ = [
+    "CONVERTERS",
+    "CONVERTER_VARIABLE",
+    "answers_outside",
+    "can_convert",
+    "to_coreml",
+    "to_executorch",
+    "to_executorch_int8",
+]
 
 # The Python of an environment that has the converters, for those who do not want them beside their other packages.
 CONVERTER_VARIABLE: Final = "MOBILENETS_CONVERTER_PYTHON"
@@ -32,7 +43,10 @@ PATIENCE_SECONDS: Final = 3600.0  # importing and lowering the largest network t
 
 
 class Converter(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes a format: a script that knows the commands `lower` and `answer`, and the package that it needs."""
+    """What makes a format: a script that knows the commands `lower` and `answer`, and the package that it needs.
+
+    ExecuTorch's knows `quantize` as well.
+    """
 
     script: str  # beside this file
     package: str
@@ -63,22 +77,66 @@ def to_executorch(bundle: Bundle, *, facts: Mapping[str, str]) -> dict[str, byte
         MissingExtraError: executorch is neither here nor in the environment of `CONVERTER_VARIABLE`.
         CheckError: the converter failed; with its last words.
     """
-    return _lowered("executorch", bundle, facts=facts, name="model.pte", options=(), by_planes=False)
+    return _lowered("executorch", to_program(bundle, single=True), facts=facts, name="model.pte")
 
 
-def to_coreml(bundle: Bundle, *, facts: Mapping[str, str], precision: Literal["fp32", "fp16"]) -> dict[str, bytes]:
+def to_executorch_int8(bundle: Bundle, *, facts: Mapping[str, str], images: NDArray[np.uint8]) -> dict[str, bytes]:
+    """The `.pte` file in static int8: torchao's PT2E flow with ExecuTorch's XNNPACKQuantizer, weights per channel.
+
+    A quarter of the images judges, as in `quantize.quantize`: of ranges by min-max and by torchao's histograms, what
+    adds less noise to the logits is kept. Where even that answers fewer of them like float32 than the gate asks for,
+    the rows that add most noise, each measured by itself, stay float32, as few as are needed and at most a third.
+    Squeeze-and-excite is judged with its row. Hard-swish and the gate's hard sigmoid are computed in float32 in any
+    case, between bytes: XNNPACK has them in no other way. Ranges that a bundle was trained with are not taken, for
+    they belong to the places of our own int8 graph.
+
+    Args:
+        bundle: a trained network.
+        facts: as in `to_executorch`.
+        images: prepared training images, uint8 (N, R, R, C), N >= 1.
+
+    Raises:
+        UsageError: there are no images.
+        MissingExtraError, CheckError: as `to_executorch`.
+    """
+    check_calibration(images)
+    judging = held_back(len(images))
+    with tempfile.TemporaryDirectory() as work:
+        seen, held, trials = (Path(work) / name for name in ("seen.npy", "held.npy", "trials.json"))
+        np.save(seen, images[~judging])
+        np.save(held, images[judging])
+        # With the batch left free: a hundred images one by one would cost minutes of calls.
+        made = _lowered(
+            "executorch",
+            to_program(bundle),
+            facts=facts,
+            name="model.pte",
+            command="quantize",
+            options=(seen, held, trials, str(Limits.of("int8").agreement), str(MOST_FLOAT)),
+        )
+        for words in json.loads(trials.read_text(encoding="utf-8")):
+            say(f"int8, {words}")
+    return made
+
+
+def to_coreml(
+    bundle: Bundle, *, facts: Mapping[str, str], precision: Literal["fp32", "fp16", "int8-weights"]
+) -> dict[str, bytes]:
     """The files of an `.mlpackage`: it takes one image, as Core ML has images, and gives logits.
+
+    Core ML has int8 for activations as well, but coremltools calibrates it by running the model, which only Apple's
+    systems do. So weights alone become bytes here, one step per output channel.
 
     Args:
         bundle: what to export.
         facts: texts by name, kept as user-defined metadata "mobilenets.NAME".
-        precision: of weights and arithmetic.
+        precision: of weights and arithmetic; with "int8-weights", the arithmetic is float16.
 
     Raises:
         MissingExtraError, CheckError: as `to_executorch`.
     """
-    name = "model.mlpackage"
-    return _lowered("coreml", bundle, facts=facts, name=name, options=(precision,), by_planes=True)
+    program = to_program(bundle, single=True, by_planes=True)
+    return _lowered("coreml", program, facts=facts, name="model.mlpackage", options=(precision,))
 
 
 def answers_outside(artifact: Artifact, folder: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -101,22 +159,22 @@ def answers_outside(artifact: Artifact, folder: Path, pixels: NDArray[np.uint8])
 
 def _lowered(
     format: Format,
-    bundle: Bundle,
+    exported: torch.export.ExportedProgram,
     *,
     facts: Mapping[str, str],
     name: str,
-    options: tuple[str, ...],
-    by_planes: bool,
+    command: Literal["lower", "quantize"] = "lower",
+    options: tuple[str | Path, ...] = (),
 ) -> dict[str, bytes]:
     """What a converter writes: a file, or a folder's files, those on top first."""
     program = io.BytesIO()
-    torch.export.save(to_program(bundle, single=True, by_planes=by_planes), program)
+    torch.export.save(exported, program)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         given, told, made = folder / "program.pt2", folder / "facts.json", folder / name
         given.write_bytes(program.getvalue())
         told.write_text(json.dumps(dict(facts), ensure_ascii=False), encoding="utf-8")
-        _run(format, "lower", given, told, made, *options)
+        _run(format, command, given, told, made, *options)
         files = [made]
         if made.is_dir():  # what lies on top names the others
             files = sorted((p for p in made.rglob("*") if p.is_file()), key=lambda p: (len(p.parts), p))
