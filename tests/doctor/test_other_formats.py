@@ -8,12 +8,13 @@ from types import ModuleType
 
 import pytest
 
-from making import settled_bundle
+from making import patches, settled_bundle
 from mobilenets.arch import compose
 from mobilenets.bundle import Bundle
 from mobilenets.doctor import Finding, doctor
 from mobilenets.doctor.graph import short
 from mobilenets.errors import FileFormatError, UsageError
+from mobilenets.export import FORMATS
 from mobilenets.runtime import is_installed
 
 pytestmark = pytest.mark.skipif(not is_installed("litert"), reason="litert is not installed")
@@ -66,6 +67,12 @@ def test_long_names_are_cut_in_sentences_and_whole_in_the_record() -> None:
     assert short("a/b;c/d") == "a/b"
     assert short("x" * 80) == "..." + "x" * 60
     assert short("rows.3.depthwise") == "rows.3.depthwise"
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2", "mobilenet_v3_small"])
+def test_an_int8_file_of_ours_has_no_findings(base: str, tmp_path: Path) -> None:
+    bundle = settled_bundle(compose(base, alpha=0.25, resolution=32, stride="small", classes=5))
+    assert found(tmp_path / "m.tflite", FORMATS["tflite", "int8"](bundle, patches(8, 32))["model.tflite"]) == {}
 
 
 def test_softmax_is_told(writer: ModuleType, bundle: Bundle, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Int8: what is computed in bytes, that it stays there, and that every rewriting keeps what the graph says."""
 
+import typing
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from mobilenets.errors import GateError, UsageError
 from mobilenets.export import GateImages, Limits, export
 from mobilenets.export import quantize as policy
 from mobilenets.export.gate import reference_logits
-from mobilenets.export.int8 import Range, channel_means, corrected, equalized, prepared, ranges
+from mobilenets.export.int8 import Kernels, Range, channel_means, corrected, equalized, prepared, ranges
 from mobilenets.export.int8.model import Model
 from mobilenets.export.int8.statistics import channel_maxima
 from mobilenets.export.int8.weights import rounded, weight_steps
@@ -68,15 +69,15 @@ def test_the_graph_that_is_quantised_answers_like_the_one_it_was_made_of(
     graph, pixels = graph_of(bundle), patches(3, side, len(mean))
     expected = answers(graph, pixels)
     assert expected.std(axis=0).max() > 0.1
-    for for_onnxruntime in (True, False):
-        given = answers(prepared(graph, bundle.preprocess, for_onnxruntime=for_onnxruntime), pixels)
+    for kernels in typing.get_args(Kernels):
+        given = answers(prepared(graph, bundle.preprocess, kernels=kernels), pixels)
         np.testing.assert_allclose(given, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
 
 
 def test_a_mean_halfway_between_two_bytes_is_off_at_the_border_only() -> None:
     bundle = bundle_of("mobilenet_v1", mean=(0.5,) * 3)
     graph, pixels = graph_of(bundle), patches(4, 32)
-    model = Model(prepared(graph, bundle.preprocess, for_onnxruntime=True))
+    model = Model(prepared(graph, bundle.preprocess, kernels="onnxruntime"))
     assert -model.constants["input.mean"].item() in (127, 128)
 
     def first(proto: onnx.ModelProto, value: str) -> np.ndarray:
@@ -115,8 +116,8 @@ def test_a_mean_for_each_channel_costs_three_steps_and_nothing_behind_them(tmp_p
 def _answers_nearly_alike(base: str) -> None:
     bundle, pixels = bundle_of(base), patches(16, 32)
     expected = answers(graph_of(bundle), pixels)
-    for for_onnxruntime in (True, False):
-        given = answers(quantize(bundle, pixels, calibration="minmax", for_onnxruntime=for_onnxruntime).model, pixels)
+    for kernels in typing.get_args(Kernels):
+        given = answers(quantize(bundle, pixels, calibration="minmax", kernels=kernels).model, pixels)
         # An untrained network passes every rounding on; anything that is really wrong leaves no correlation.
         assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.8
         assert not np.array_equal(given, expected)
@@ -201,7 +202,7 @@ def test_no_channel_of_weights_is_rounded_worse_than_by_its_greatest() -> None:
 
 def test_corrected_biases_take_back_what_rounding_adds_on_average() -> None:
     bundle, pixels = bundle_of("mobilenet_v2"), patches(32, 32)
-    proto = prepared(graph_of(bundle), bundle.preprocess, for_onnxruntime=True)
+    proto = prepared(graph_of(bundle), bundle.preprocess, kernels="onnxruntime")
     exact = answers(proto, pixels).mean(axis=0)
     gone = []
     for graph in (proto, corrected(proto, channel_means(proto, pixels))):
@@ -267,7 +268,7 @@ def test_rows_that_disturb_most_stay_float32_where_int8_alone_agrees_too_rarely(
 
 def test_equalised_channels_answer_alike_and_fill_their_range() -> None:
     bundle, pixels = bundle_of("mobilenet_v2"), patches(32, 32)
-    proto = prepared(graph_of(bundle), bundle.preprocess, for_onnxruntime=True)
+    proto = prepared(graph_of(bundle), bundle.preprocess, kernels="onnxruntime")
     even = equalized(proto, pixels)
     assert even is not None
     expected, given = answers(proto, pixels), answers(even, pixels)
@@ -282,7 +283,7 @@ def test_equalised_channels_answer_alike_and_fill_their_range() -> None:
 def test_nothing_is_equalised_across_a_hard_swish() -> None:
     spec = compose("mobilenet_v3_small", alpha=0.25, resolution=32, stride="small", classes=3)
     bundle = settled_bundle(msgspec.structs.replace(spec, rows=tuple(r for r in spec.rows if r.act == "hard_swish")))
-    proto = prepared(graph_of(bundle), bundle.preprocess, for_onnxruntime=True)
+    proto = prepared(graph_of(bundle), bundle.preprocess, kernels="onnxruntime")
     before, after = Model(proto), Model(equalized(proto, patches(4, 32)))
     changed = {name for name, value in before.constants.items() if not np.array_equal(value, after.constants[name])}
     assert changed

@@ -14,6 +14,7 @@ from ..records import Format, Precision
 from .byte_weights import with_byte_weights
 from .half import with_half_weights
 from .inside import facts_of
+from .int8 import Kernels
 from .onnx_graph import to_onnx
 from .openvino_ir import to_openvino
 from .quantize import quantize
@@ -62,7 +63,7 @@ def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
     return onnx_file(_quantized(bundle, calibration), bundle)
 
 
-def _quantized(bundle: Bundle, calibration: Calibration | None, *, for_onnxruntime: bool = True) -> Any:
+def _quantized(bundle: Bundle, calibration: Calibration | None, *, kernels: Kernels = "onnxruntime") -> Any:
     """The int8 ONNX model.
 
     Raises:
@@ -70,7 +71,7 @@ def _quantized(bundle: Bundle, calibration: Calibration | None, *, for_onnxrunti
     """
     if calibration is None:
         calibration = np.zeros((0,), np.uint8)
-    return quantize(bundle, calibration, for_onnxruntime=for_onnxruntime).model
+    return quantize(bundle, calibration, kernels=kernels).model
 
 
 def _openvino_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -94,7 +95,7 @@ def _openvino_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
     Raises:
         UsageError: there are no calibration images.
     """
-    return to_openvino(_quantized(bundle, calibration, for_onnxruntime=False), facts=facts_of(bundle))
+    return to_openvino(_quantized(bundle, calibration, kernels="openvino"), facts=facts_of(bundle))
 
 
 def _tflite_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -105,6 +106,16 @@ def _tflite_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
 def _tflite_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Weights in float16; `calibration` is not looked at."""
     return {"model.tflite": to_tflite(_graph(bundle), facts=facts_of(bundle), half=True)}
+
+
+def _tflite_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """The int8 ONNX model as LiteRT has it.
+
+    Raises:
+        UsageError: there are no calibration images.
+    """
+    model = _quantized(bundle, calibration, kernels="litert")
+    return {"model.tflite": to_tflite(model, facts=facts_of(bundle))}
 
 
 def _executorch_fp32(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -178,6 +189,7 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("openvino", "int8"): _openvino_int8,
         ("tflite", "fp32"): _tflite_fp32,
         ("tflite", "fp16"): _tflite_fp16,
+        ("tflite", "int8"): _tflite_int8,
         ("executorch", "fp32"): _executorch_fp32,
         ("executorch", "int8"): _executorch_int8,
         ("coreml", "fp32"): _coreml_fp32,
@@ -187,7 +199,6 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("pt2", "bf16"): _pt2_bf16,
     }
 )
-
 # What there is, but cannot be made here: why, and what can.
 MADE_ELSEWHERE: Mapping[tuple[Format, Precision], tuple[str, str]] = MappingProxyType(
     {

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import MissingExtraError, UsageError
 from ..progress import say
+from .calibration import MOST_FLOAT, MOST_HELD, check_calibration, held_back
 from .gate import Limits
 from .int8 import (
+    Kernels,
+    Range,
     RangeMethod,
     Ranges,
     calibrated,
@@ -31,10 +34,6 @@ __all__ = ["Calibrate", "Quantized", "Trial", "quantize"]
 
 Calibrate = Literal["auto", "minmax", "percentile", "entropy"]
 
-HELD: Final = 0.25  # share of the calibration images that judge, and do not calibrate
-LEAST_HELD: Final = 8  # fewer images tell nothing
-MOST_HELD: Final = 128
-MOST_FLOAT: Final = 1 / 3  # of the rows; with more of them in float32, int8 is not what this is
 BATCH: Final = 16
 
 
@@ -72,7 +71,7 @@ class Quantized(NamedTuple):
 
 
 def quantize(
-    bundle: Bundle, images: NDArray[np.uint8], *, calibration: Calibrate = "auto", for_onnxruntime: bool = True
+    bundle: Bundle, images: NDArray[np.uint8], *, calibration: Calibrate = "auto", kernels: Kernels = "onnxruntime"
 ) -> Quantized:
     """The int8 model of a bundle: weights int8 per output channel, activations uint8, pixels in, float32 logits out.
 
@@ -91,41 +90,32 @@ def quantize(
         bundle: a trained network.
         images: prepared training images, uint8 (N, R, R, C), N >= 1.
         calibration: how ranges are found.
-        for_onnxruntime: arrange the graph for ONNX Runtime's kernels. Other engines can read the same file, but gain
-            nothing by it.
+        kernels: arrange the graph for these. All engines can read such a model, but gain nothing by another's.
 
     Raises:
-        UsageError: there are no images, or the calibration is unknown.
+        UsageError: there are no images, or the calibration or the kernels are unknown.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
     if calibration not in get_args(Calibrate):
         raise UsageError(f"calibration {calibration!r}", wanted=", ".join(get_args(Calibrate)), do="use one")
-    if not len(images):
-        raise UsageError(
-            "int8 without calibration images",
-            wanted="some hundred prepared training images, from which value ranges are read",
-            do="give the data set the model was trained on (--data)",
-        )
+    check_calibration(images)
     graph = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
-    proto = prepared(graph, bundle.preprocess, for_onnxruntime=for_onnxruntime)
+    proto = prepared(graph, bundle.preprocess, kernels=kernels)
     trained = trained_ranges(bundle) if calibration == "auto" else None
     if trained is not None:
-        return _as_trained(proto, trained, images, for_onnxruntime=for_onnxruntime)
-    held = min(int(HELD * len(images)), MOST_HELD) if calibration == "auto" else 0
-    if held < LEAST_HELD:
+        return _as_trained(proto, trained, images, kernels=kernels)
+    judged = held_back(len(images))
+    if calibration != "auto" or not judged.any():
         only = Trial(calibration="minmax" if calibration == "auto" else calibration)
-        model = quantized(proto, calibrated(proto, images, method=only.calibration), for_onnxruntime=for_onnxruntime)
+        model = quantized(proto, _ranges(proto, images, method=only.calibration), kernels=kernels)
         return Quantized(model=model, trials=(only,), kept=only)
-    # Every so-many-th, for data sets lie sorted by class.
-    judged = np.zeros(len(images), bool)
-    judged[np.linspace(0, len(images) - 1, held).astype(np.int64)] = True
-    return _Search(proto, images[~judged], images[judged], for_onnxruntime=for_onnxruntime).best()
+    return _Search(proto, images[~judged], images[judged], kernels=kernels).best()
 
 
-def _as_trained(proto: Any, trained: Ranges, images: NDArray[np.uint8], *, for_onnxruntime: bool) -> Quantized:
+def _as_trained(proto: Any, trained: Ranges, images: NDArray[np.uint8], *, kernels: Kernels) -> Quantized:
     """With the ranges of the training; values that only other engines round have what is seen."""
     ranges = {**calibrated(proto, images, method="minmax"), **trained}
-    model = quantized(proto, ranges, for_onnxruntime=for_onnxruntime)
+    model = quantized(proto, ranges, kernels=kernels)
     judging = images[:MOST_HELD]
     agreement, noise = _compared(_answers(proto, judging), _answers(model, judging))
     kept = Trial(calibration="minmax", trained=True, agreement=agreement, noise=noise, n=len(judging))
@@ -136,10 +126,10 @@ def _as_trained(proto: Any, trained: Ranges, images: NDArray[np.uint8], *, for_o
 class _Search:
     """What is known of one network while ways to quantise it are tried."""
 
-    def __init__(self, proto: Any, seen: NDArray[np.uint8], held: NDArray[np.uint8], *, for_onnxruntime: bool) -> None:
+    def __init__(self, proto: Any, seen: NDArray[np.uint8], held: NDArray[np.uint8], *, kernels: Kernels) -> None:
         self._seen = seen
         self._held = held
-        self._for_onnxruntime = for_onnxruntime
+        self._kernels = kernels
         self._reference = _answers(proto, held)
         self._graphs = {False: proto}
         even = equalized(proto, seen)
@@ -177,11 +167,11 @@ class _Search:
         graph = self._graphs[asked.equalized]
         key = (asked.equalized, asked.calibration)
         if key not in self._ranges:
-            self._ranges[key] = calibrated(graph, self._seen, method=asked.calibration)
+            self._ranges[key] = _ranges(graph, self._seen, method=asked.calibration)
         floats = _nodes_of(graph, asked.floats)
         if asked.corrected:
             graph = corrected(graph, self._means[asked.equalized], floats=floats)
-        model = quantized(graph, self._ranges[key], for_onnxruntime=self._for_onnxruntime, floats=floats)
+        model = quantized(graph, self._ranges[key], kernels=self._kernels, floats=floats)
         agreement, noise = _compared(self._reference, _answers(model, self._held))
         trial = msgspec.structs.replace(asked, agreement=agreement, noise=noise, n=len(self._held))
         self.trials.append(trial)
@@ -218,6 +208,15 @@ def _compared(reference: NDArray[np.float32], answered: NDArray[np.float32]) -> 
     added = float(np.square(answered - reference).sum())
     agreement = float((reference.argmax(axis=1) == answered.argmax(axis=1)).mean())
     return agreement, added / varies if varies > 0 else math.nan
+
+
+def _ranges(proto: Any, images: NDArray[np.uint8], *, method: RangeMethod) -> Ranges:
+    """With every logit in its range, whatever the method: the greatest, which a percentile drops, is the answer."""
+    found = calibrated(proto, images, method=method)
+    if method != "minmax":
+        logits = _answers(proto, images)
+        found[OUTPUT_NAME] = Range(float(logits.min()), float(logits.max()))
+    return found
 
 
 def _answers(proto: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,15 +1,16 @@
-"""Static int8: what is computed in bytes, with which ranges, and how ONNX Runtime is kept at it."""
+"""Static int8: what is computed in bytes, with which ranges, and how engines are kept at it."""
 
 from .bytes import QUANTIZED, quantized
 from .correct import corrected
 from .equalize import equalized
-from .prepare import prepared
+from .prepare import Kernels, prepared
 from .ranges import Range, RangeMethod, Ranges, calibrated
 from .statistics import channel_means
 from .trained import starting_ranges, trained_ranges
 
 __all__ = [
     "QUANTIZED",
+    "Kernels",
     "Range",
     "RangeMethod",
     "Ranges",

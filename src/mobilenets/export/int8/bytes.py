@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import MissingExtraError
 from ..onnx_graph import OUTPUT_NAME
 from .model import Model
-from .prepare import BYTES
+from .prepare import BYTES, Kernels
 from .ranges import Range, Ranges, Scale, quiet, scale_of, swish_scale
 from .weights import weight_steps
 
@@ -31,8 +31,10 @@ QUANTIZED: Final = (
     "Reshape",
 )
 
+ROOM: Final = 1.1  # for logits above those seen: two that are cut off at the same byte would be a tie
 
-def quantized(proto: Any, ranges: Ranges, *, for_onnxruntime: bool, floats: Collection[str] = ()) -> Any:
+
+def quantized(proto: Any, ranges: Ranges, *, kernels: Kernels, floats: Collection[str] = ()) -> Any:
     """An int8 model: weights int8 per output channel, activations uint8.
 
     Jacob et al. 2018 (arXiv:1712.05877) and Krishnamoorthi 2018 (arXiv:1806.08342, section 3.1): depthwise filters
@@ -41,8 +43,9 @@ def quantized(proto: Any, ranges: Ranges, *, for_onnxruntime: bool, floats: Coll
     Args:
         proto: the graph as `prepared` makes it.
         ranges: of its values.
-        for_onnxruntime: compute hard-swish in bytes. Without, it stays a float32 operator behind its convolution, where
-            engines that fuse the two want it.
+        kernels: the graph is prepared for these. OpenVINO fuses a hard-swish in float32 into the convolution before it;
+            the others compute it in bytes. LiteRT has no matrix product of bytes that gives floats, so there the logits
+            are bytes as well.
         floats: names of nodes that stay float32.
 
     Raises:
@@ -55,7 +58,7 @@ def quantized(proto: Any, ranges: Ranges, *, for_onnxruntime: bool, floats: Coll
     except ImportError as error:
         raise MissingExtraError("onnx", extra="export") from error
     source = Model(proto)
-    kept = {*floats, *_float_nodes(source, for_onnxruntime=for_onnxruntime)}
+    kept = {*floats, *_float_nodes(source, kernels=kernels)}
     overrides: dict[str, list[dict[str, Any]]] = {
         name: [{"scale": np.array(scale.step, np.float32), "zero_point": np.array(scale.zero, np.uint8)}]
         for name, scale in _scales(source, ranges, kept=kept).items()
@@ -84,20 +87,21 @@ def quantized(proto: Any, ranges: Ranges, *, for_onnxruntime: bool, floats: Coll
             extra_options={"TensorQuantOverrides": overrides},
         ).quantize_model()
     model = Model(made)
-    _logits_as_floats(model)
+    if kernels != "litert":
+        _logits_as_floats(model)
     _pixels_are_bytes(model)
-    if for_onnxruntime:
+    if kernels != "openvino":
         _swish_in_bytes(model)
     return model.proto()
 
 
-def _float_nodes(model: Model, *, for_onnxruntime: bool) -> set[str]:
+def _float_nodes(model: Model, *, kernels: Kernels) -> set[str]:
     """Names of nodes that are better left alone."""
     names = {node.name for node in model.nodes if node.name.startswith("input.")}
     for node in model.nodes:
         if node.op_type in ("MatMul", "Softmax", "Erf"):  # attention, and GELU: with what is around them
             names |= {each.name for each in model.nodes if each.op_type != "Conv" and _beside(node.name, each.name)}
-        if node.op_type == "HardSwish" and not for_onnxruntime:
+        if node.op_type == "HardSwish" and kernels == "openvino":
             names.add(node.name)
     return names
 
@@ -117,6 +121,9 @@ def _scales(model: Model, ranges: Ranges, *, kept: Collection[str]) -> dict[str,
     made = model.maker(BYTES)
     if made is not None:
         scales[BYTES] = _byte_scale(model, made)
+    if OUTPUT_NAME in ranges:
+        seen = ranges[OUTPUT_NAME]
+        scales[OUTPUT_NAME] = scale_of(Range(ROOM * seen.low, ROOM * seen.high))
     return scales
 
 

@@ -1,4 +1,4 @@
-"""The float32 graph in the shape that ONNX Runtime's int8 kernels are fast at. Every step keeps what the graph says.
+"""The float32 graph in the shape that int8 kernels are fast at. Every step keeps what the graph says.
 
 1. The gate of squeeze-and-excite, hard-sigmoid(x) = clip(x / 6 + 1 / 2, 0, 1), loses its operator: a sixth and a half
    go into the convolution before it, and the clip is what bytes do anyway.
@@ -6,21 +6,24 @@
 3. The first convolution reads four columns of the image as one pixel of twelve channels.
 4. Pixels go in as the bytes they are.
 
-What each is worth is in `docs/log.md`.
+The second and the third are for ONNX Runtime alone, the last for it and LiteRT. What each is worth is in `docs/log.md`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import UsageError
 from ...records import Preprocess
 from ..onnx_graph import INPUT_NAME, OUTPUT_NAME
 from .model import Model
 
-__all__ = ["BYTES", "Centre", "centre_of", "prepared"]
+__all__ = ["BYTES", "Centre", "Kernels", "centre_of", "prepared"]
+
+Kernels = Literal["onnxruntime", "openvino", "litert"]  # whose ways of computing bytes a graph is arranged for
 
 BYTES: Final = "input.bytes"  # the first convolution's input: whole numbers, 0 where a pixel is the mean
 CHANNELS: Final = 16  # that the depthwise kernel takes at a time; the rest of another number goes one by one
@@ -28,7 +31,7 @@ COLUMNS: Final = 4  # of the image in one pixel of the first convolution; 4 x 3 
 HALF: Final = 0.5001  # of a pixel's step: how far a mean may be from the byte that stands for zero
 
 
-def prepared(proto: Any, preprocess: Preprocess, *, for_onnxruntime: bool) -> Any:
+def prepared(proto: Any, preprocess: Preprocess, *, kernels: Kernels) -> Any:
     """The graph to quantise (`onnx.ModelProto`, float32), from one that `to_onnx` wrote.
 
     Its answers are those of the given one up to rounding, with one exception: where the mean lies halfway between two
@@ -37,13 +40,20 @@ def prepared(proto: Any, preprocess: Preprocess, *, for_onnxruntime: bool) -> An
     Args:
         proto: a float32 ONNX model that takes pixels.
         preprocess: what it does with them.
-        for_onnxruntime: take the steps that suit its kernels; without, only those that suit all engines.
+        kernels: which steps are taken.
+
+    Raises:
+        UsageError: the kernels are unknown.
     """
     model = Model(proto)
     _gates_to_clips(model)
-    if for_onnxruntime:
+    if kernels == "onnxruntime":
         _widen_depthwise(model)
-        _pixels_as_bytes(model, preprocess)
+        _pixels_as_bytes(model, preprocess, in_columns=True)
+    elif kernels == "litert":
+        _pixels_as_bytes(model, preprocess, in_columns=False)
+    elif kernels != "openvino":
+        raise UsageError(f"kernels {kernels!r}", wanted="onnxruntime, openvino or litert", do="use one")
     return model.proto()
 
 
@@ -169,7 +179,7 @@ def centre_of(preprocess: Preprocess) -> Centre:
     return Centre(whole=False, taken=mean, rest=np.zeros_like(mean))
 
 
-def _pixels_as_bytes(model: Model, preprocess: Preprocess) -> None:
+def _pixels_as_bytes(model: Model, preprocess: Preprocess, *, in_columns: bool) -> None:
     """Everything between the pixels and the first convolution becomes one subtraction.
 
     The scales go into the convolution's weights. What is subtracted is one whole byte for all channels, if their means
@@ -189,7 +199,7 @@ def _pixels_as_bytes(model: Model, preprocess: Preprocess) -> None:
     added = taps[:, 0] * centre.rest if depthwise else taps @ centre.rest
     bias = model.constants[conv.input[2]].astype(np.float64) + added
     side = preprocess.resolution
-    weight, columns = _in_columns(model, conv, weight, side=side)
+    weight, columns = _in_columns(model, conv, weight, side=side) if in_columns else (weight, 1)
     if columns > 1:
         bias = np.tile(bias, weight.shape[0] // len(bias))
     model.constants[conv.input[1]] = weight.astype(np.float32)

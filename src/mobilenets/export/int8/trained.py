@@ -36,10 +36,10 @@ def starting_ranges(bundle: Bundle, images: NDArray[np.uint8]) -> dict[str, Rang
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    graph = prepared(to_onnx(bundle.spec, bundle.tensors, bundle.preprocess), bundle.preprocess, for_onnxruntime=True)
+    graph = prepared(to_onnx(bundle.spec, bundle.tensors, bundle.preprocess), bundle.preprocess, kernels="onnxruntime")
     found = calibrated(graph, images, method="minmax")
     same = {node.name for node in graph.graph.node if node.op_type in MOVES} | {BYTES}
-    nodes: list[Any] = Model(quantized(graph, found, for_onnxruntime=True)).nodes
+    nodes: list[Any] = Model(quantized(graph, found, kernels="onnxruntime")).nodes
     names = [node.output[0].removesuffix(MADE) for node in nodes if node.op_type == "QuantizeLinear"]
     return {name: found[name] for name in names if name not in same}
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import MissingExtraError
 
-__all__ = ["TfliteFile"]
+__all__ = ["Steps", "TfliteFile"]
 
 SCHEMA_VERSION: Final = 3
 IDENTIFIER: Final = b"TFL3"
 SIGNATURE: Final = "serving_default"  # the name that TensorFlow gives it, and its tools look for
+
+
+class Steps(NamedTuple):
+    """What whole numbers q of a tensor stand for: (q - zero) * step, with one step or one for each place on an axis."""
+
+    steps: NDArray[np.float32]  # (1,) or (places,)
+    zero: int = 0
+    axis: int = 0
 
 
 class TfliteFile:
@@ -35,42 +43,57 @@ class TfliteFile:
         self._buffers = [schema.BufferT()]  # the first one is empty: what is computed has no content
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
-        self._codes: dict[int, int] = {}  # operator -> its place among the codes
+        self._codes: dict[tuple[int, int], int] = {}  # operator and version -> their place among the codes
 
-    def computed(self, name: str, shape: Sequence[int], *, type: str = "FLOAT32") -> int:
+    def computed(self, name: str, shape: Sequence[int], *, type: str = "FLOAT32", steps: Steps | None = None) -> int:
         """A tensor that is computed, or comes in; `shape` without the batch."""
-        return self._tensor(name, [1, *shape], type=type, buffer=0, free=True)
+        made = self._tensor(name, [1, *shape], type=type, buffer=0, free=True)
+        if steps is not None:
+            self.read_as(made, steps)
+        return made
 
     def fixed(self, name: str, shape: Sequence[int]) -> int:
         """A float32 tensor that is computed and has no batch: a weight that is unpacked."""
         return self._tensor(name, list(shape), type="FLOAT32", buffer=0, free=False)
 
-    def constant(self, name: str, value: NDArray[Any]) -> int:
-        """A tensor with content: float32, float16 or int32."""
-        types = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32"}
+    def constant(self, name: str, value: NDArray[Any], *, steps: Steps | None = None) -> int:
+        """A tensor with content: float32, float16, int32 or int8."""
+        types = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32", "int8": "INT8"}
         buffer = self._schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
         self._buffers.append(buffer)
-        shape = list(value.shape)
-        return self._tensor(name, shape, type=types[value.dtype.name], buffer=len(self._buffers) - 1, free=False)
+        kind, number = types[value.dtype.name], len(self._buffers) - 1
+        made = self._tensor(name, list(value.shape), type=kind, buffer=number, free=False)
+        if steps is not None:
+            self.read_as(made, steps)
+        return made
 
-    def add(self, kind: str, inputs: Sequence[int], output: int, **options: Any) -> int:
+    def read_as(self, tensor: int, steps: Steps) -> None:
+        """Say what a tensor's whole numbers stand for."""
+        said = self._schema.QuantizationParametersT()
+        said.scale = np.asarray(steps.steps, np.float32)
+        said.zeroPoint = np.full(len(said.scale), steps.zero, np.int64)
+        said.quantizedDimension = steps.axis
+        self._tensors[tensor].quantization = said
+
+    def add(self, kind: str, inputs: Sequence[int], output: int, *, version: int = 1, **options: Any) -> int:
         """Append an operator; returns its output.
 
         Args:
             kind: the operator as the schema calls it ("CONV_2D").
             inputs: tensors.
             output: the tensor that it computes.
+            version: of the operator, the first that knows the types of these tensors; an older LiteRT refuses the file.
             options: fields of the operator's options, as the schema calls them, with `table` naming the options' type
-                where that is not the operator's own name ("Pool2DOptions").
+                where that is not the operator's own name ("Pool2DOptions"), "NONE" where it has none.
         """
         code = getattr(self._schema.BuiltinOperator, kind)
         operator = self._schema.OperatorT()
-        operator.opcodeIndex = self._codes.setdefault(code, len(self._codes))
+        operator.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
         operator.inputs, operator.outputs = list(inputs), [output]
         table = options.pop("table")
         operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, table)
-        operator.builtinOptions = getattr(self._schema, f"{table}T")()
+        operator.builtinOptions = None if table == "NONE" else getattr(self._schema, f"{table}T")()
         for field, value in options.items():
             setattr(operator.builtinOptions, field, value)
         self._operators.append(operator)
@@ -105,7 +128,7 @@ class TfliteFile:
         graph.inputs, graph.outputs = list(inputs.values()), list(outputs.values())
         model = schema.ModelT()
         model.version, model.description, model.subgraphs = SCHEMA_VERSION, "mobilenets", [graph]
-        model.operatorCodes = [self._code(number) for number in self._codes]
+        model.operatorCodes = [self._code(*known) for known in self._codes]
         model.metadata = [self._metadata(fact, content) for fact, content in facts.items()]
         model.buffers = self._buffers
         signature = schema.SignatureDefT()
@@ -125,9 +148,9 @@ class TfliteFile:
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
-    def _code(self, number: int) -> Any:
+    def _code(self, number: int, version: int) -> Any:
         code = self._schema.OperatorCodeT()
-        code.builtinCode, code.version = number, 1
+        code.builtinCode, code.version = number, version
         code.deprecatedBuiltinCode = min(number, 127)  # where readers from before 2020 look; 127 sends them on
         return code
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...errors import SpecError
+from .bytes import BYTE_OPERATORS, stays_bytes
 from .operators import OPERATORS
 from .translation import Translation, Value
 
@@ -19,7 +20,8 @@ def to_tflite(model: Any, *, facts: Mapping[str, str], half: bool = False) -> by
     """The `.tflite` file of one of our ONNX graphs; the batch dimension is free.
 
     Args:
-        model: a float32 ONNX model (`onnx.ModelProto`) that takes pixels, as `to_onnx` writes it.
+        model: an ONNX model (`onnx.ModelProto`) that takes pixels: float32, as `to_onnx` writes it, or int8, as
+            `quantize` makes it for LiteRT.
         facts: texts by name, kept as the metadata entry "mobilenets", a JSON object.
         half: keep the weights as float16.
 
@@ -34,6 +36,9 @@ def to_tflite(model: Any, *, facts: Mapping[str, str], half: bool = False) -> by
     work.values[source.name] = Value(tensor=pixels, shape=work.shapes[source.name], layout="plain")
     for node in work.nodes:
         if node.output[0] in work.done:
+            continue
+        if stays_bytes(work, node):
+            BYTE_OPERATORS[node.op_type](work, node)
             continue
         if node.op_type not in OPERATORS:
             raise SpecError(

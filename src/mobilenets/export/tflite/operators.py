@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import SpecError
 from .translation import Layout, Translation, Value
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "convolution_of", "convolved", "filters_of", "padded"]
 
 THREE: Final = 3.0  # hard sigmoid is relu6(x + 3) / 6
 
 
-def _attributes(node: Any) -> dict[str, Any]:
+def attributes_of(node: Any) -> dict[str, Any]:
+    """Of a node, by name."""
     from onnx import helper
 
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -29,12 +31,15 @@ def _activation(work: Translation, name: str) -> tuple[str, str]:
         return "NONE", name
     if user.op_type == "Relu":
         return "RELU", work.take_in(user)
-    low, high = (work.constants[bound].item() for bound in user.input[1:])
-    return ("RELU6", work.take_in(user)) if (low, high) == (0.0, 6.0) else ("NONE", name)
+    return ("RELU6", work.take_in(user)) if _bounds(work, user) == (0.0, 6.0) else ("NONE", name)
+
+
+def _bounds(work: Translation, clip: Any) -> tuple[float, ...]:
+    return tuple(work.constants[bound].item() for bound in clip.input[1:])
 
 
 def _conv(work: Translation, node: Any) -> None:
-    with_defaults = {"strides": [1, 1], "dilations": [1, 1], "pads": [0] * 4, "group": 1, **_attributes(node)}
+    attributes = convolution_of(node)
     value = work.as_pixels(node.input[0])
     weight, bias = (work.constants[name] for name in node.input[1:])
     name = node.output[0]
@@ -45,17 +50,53 @@ def _conv(work: Translation, node: Any) -> None:
         name = f"{work.take_in(gate)}.sixfold"
     else:
         activation, name = _activation(work, name)
-    value, padding = _padded(work, value, node.name, with_defaults)
-    depthwise = with_defaults["group"] > 1
-    if depthwise and with_defaults["group"] != weight.shape[0] == value.shape[0]:
-        raise SpecError(
-            f"{node.name} has {with_defaults['group']} groups",
-            wanted="one, or one per channel",
-            do="write it so",
-        )
-    order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+    value, padding = padded(work, value, node.name, attributes)
     made = work.stored(name, shape, "pixels")
-    (stride, _), (dilation, _) = with_defaults["strides"], with_defaults["dilations"]
+    inputs = [
+        value.tensor,
+        work.weight(node.input[1], filters_of(node, weight, attributes)),
+        work.file.constant(node.input[2], bias.astype(np.float32)),
+    ]
+    convolved(work, inputs, made, attributes, padding=padding, activation=activation)
+    if gate is not None:
+        made = _times(work, gate.output[0], made, 1 / 6)
+        name = gate.output[0]
+    work.values[name] = made
+
+
+def convolution_of(node: Any) -> dict[str, Any]:
+    """The attributes of a convolution, with ONNX's defaults where it says nothing."""
+    return {"strides": [1, 1], "dilations": [1, 1], "pads": [0] * 4, "group": 1, **attributes_of(node)}
+
+
+def filters_of(node: Any, weight: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray[Any]:
+    """ONNX's filters (out, in, H, W) as LiteRT has them: (out, H, W, in), or (1, H, W, out) if each reads one channel.
+
+    Raises:
+        SpecError: they read some channels each.
+    """
+    if attributes["group"] == 1:
+        return weight.transpose(0, 2, 3, 1)
+    if attributes["group"] != weight.shape[0] or weight.shape[1] != 1:
+        raise SpecError(
+            f"{node.name} has {attributes['group']} groups", wanted="one, or one per channel", do="write it so"
+        )
+    return weight.transpose(1, 2, 3, 0)
+
+
+def convolved(
+    work: Translation,
+    inputs: Sequence[int],
+    made: Value,
+    attributes: Mapping[str, Any],
+    *,
+    padding: str,
+    activation: str = "NONE",
+    version: int = 1,
+) -> None:
+    """Append a convolution of `inputs`: image, filters, bias."""
+    depthwise = attributes["group"] > 1
+    (stride, _), (dilation, _) = attributes["strides"], attributes["dilations"]
     options = {
         "padding": work.file.padding(padding),
         "strideH": stride,
@@ -65,19 +106,11 @@ def _conv(work: Translation, node: Any) -> None:
         "fusedActivationFunction": work.file.activation(activation),
         **({"depthMultiplier": 1, "table": "DepthwiseConv2DOptions"} if depthwise else {"table": "Conv2DOptions"}),
     }
-    inputs = [
-        value.tensor,
-        work.weight(node.input[1], weight.transpose(order)),
-        work.file.constant(node.input[2], bias.astype(np.float32)),
-    ]
-    work.file.add("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", inputs, made.tensor, **options)
-    if gate is not None:
-        made = _times(work, gate.output[0], made, 1 / 6)
-        name = gate.output[0]
-    work.values[name] = made
+    kind = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
+    work.file.add(kind, inputs, made.tensor, version=version, **options)
 
 
-def _padded(work: Translation, value: Value, name: str, attributes: Mapping[str, Any]) -> tuple[Value, str]:
+def padded(work: Translation, value: Value, name: str, attributes: Mapping[str, Any]) -> tuple[Value, str]:
     """What a convolution reads, and the padding it does itself: LiteRT knows none, or TensorFlow's SAME."""
     top, left, bottom, right = attributes["pads"]
     (kernel, _), (stride, _), (dilation, _) = (attributes[key] for key in ("kernel_shape", "strides", "dilations"))
@@ -89,9 +122,14 @@ def _padded(work: Translation, value: Value, name: str, attributes: Mapping[str,
     if [(top, bottom), (left, right)] == [(total // 2, total - total // 2) for total in totals]:
         return value, "SAME"
     shape = (channels, height + top + bottom, width + left + right)
-    made = work.stored(f"{name}.padded", shape, "pixels")
+    named = f"{name}.padded"
+    if value.scale is None:
+        made = work.stored(named, shape, "pixels")
+    else:
+        made = work.stored_bytes(named, shape, "pixels", value.scale, times=value.times)
     pads = work.file.constant(f"{name}.pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
-    work.file.add("PAD", [value.tensor, pads], made.tensor, table="PadOptions")
+    version = 1 if value.scale is None else 2
+    work.file.add("PAD", [value.tensor, pads], made.tensor, table="PadOptions", version=version)
     return made, "VALID"
 
 
@@ -157,6 +195,9 @@ def _elementwise(kind: str, table: str, **options: Any) -> Callable[[Translation
 
 
 def _clip(work: Translation, node: Any) -> None:
+    if _bounds(work, node) == (0.0, 1.0):  # a gate in a row that stays float32 where the others are bytes
+        _elementwise("RELU_0_TO_1", "NONE")(work, node)
+        return
     raise SpecError(
         f"{node.name} bounds a value that no convolution computes",
         wanted="relu6 behind a convolution, sum or matrix",
@@ -216,7 +257,7 @@ def _gemm(work: Translation, node: Any) -> None:
 
 def _transpose(work: Translation, node: Any) -> None:
     """None is written here: a transposition changes how ONNX sees a value, and the layout says that as well."""
-    order = tuple(_attributes(node)["perm"])
+    order = tuple(attributes_of(node)["perm"])
     value, name = work.values[node.input[0]], node.output[0]
     shape = work.shapes[name]
     if order == (0, 3, 1, 2) and value.layout == "plain":

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ...errors import SpecError
 from ..half import as_half
-from .file import TfliteFile
+from ..int8.ranges import Scale
+from .file import Steps, TfliteFile
 
-__all__ = ["Layout", "Translation", "Value", "lying"]
+__all__ = ["Fixed", "Layout", "Translation", "Value", "lying"]
 
 # How a value lies in memory, against ONNX's order of its dimensions. pixels: (N, C, H, W) as (N, H, W, C). rows:
 # (N, heads, width, places) as (N, heads, places, width). plain: as ONNX has it.
@@ -31,6 +32,16 @@ class Value:
     tensor: int
     shape: tuple[int, ...]
     layout: Layout
+    scale: Scale | None = None  # what its bytes, int8, stand for in the file; None: it is no such value
+    times: float = 1.0  # how many times greater its numbers are in the file than in ONNX; see `bytes.py`
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Whole numbers of weights (int8) or biases (int32) and their steps, one for each output channel."""
+
+    numbers: NDArray[Any]
+    steps: NDArray[np.float32]
 
 
 class Translation:
@@ -49,7 +60,10 @@ class Translation:
             for info in (*graph.input, *graph.value_info, *graph.output)
         }
         self.values: dict[str, Value] = {}
+        self.in_bytes: dict[str, Value] = {}  # what a DequantizeLinear reads, by the name of what it makes
+        self.fixed: dict[str, Fixed] = {}  # likewise of constants
         self.done: set[str] = set()  # nodes that an earlier operator has taken in
+        self.makers = {name: node for node in self.nodes for name in node.output}
         self._users: dict[str, list[Any]] = {}
         for node in self.nodes:
             for name in node.input:
@@ -60,14 +74,26 @@ class Translation:
         users = self._users.get(name, [])
         return users[0] if len(users) == 1 and users[0].op_type in kinds else None
 
+    def users(self, name: str) -> list[Any]:
+        """The nodes that read a value."""
+        return self._users.get(name, [])
+
     def take_in(self, node: Any) -> str:
         """Mark a node as done by the operator before it; returns what it would have computed."""
         self.done.add(node.output[0])
         return str(node.output[0])
 
     def stored(self, name: str, shape: tuple[int, ...], layout: Layout) -> Value:
-        """A new value that is computed."""
+        """A new value that is computed, in float32."""
         return Value(tensor=self.file.computed(name, lying(shape, layout)), shape=shape, layout=layout)
+
+    def stored_bytes(
+        self, name: str, shape: tuple[int, ...], layout: Layout, scale: Scale, *, times: float = 1.0
+    ) -> Value:
+        """A new value that is computed, in int8; `scale` is the file's, `times` that of ONNX's numbers."""
+        steps = Steps(np.array([scale.step], np.float32), zero=scale.zero)
+        tensor = self.file.computed(name, lying(shape, layout), type="INT8", steps=steps)
+        return Value(tensor=tensor, shape=shape, layout=layout, scale=scale, times=times)
 
     def weight(self, name: str, value: NDArray[Any]) -> int:
         """A filter or matrix: float32, or float16 with the operator that every engine folds when it opens the file."""
