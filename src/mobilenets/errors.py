@@ -124,7 +124,15 @@ class CheckError(MobileNetsError):
 
 
 class GateError(CheckError):
-    """A converted model does not answer like its source."""
+    """A converted model does not answer like its source.
+
+    Args:
+        failed: names of the gates that it did not pass, where gates were what was asked.
+    """
+
+    def __init__(self, got: str, *, wanted: str, do: str, failed: Iterable[str] = ()) -> None:
+        super().__init__(got, wanted=wanted, do=do)
+        self.failed = tuple(failed)
 
 
 class BudgetError(CheckError):

@@ -56,14 +56,14 @@ def test_json_is_the_ledger_and_a_bound_that_is_not_kept_a_failed_check(run: Run
     code, out, err = run(*words)
     assert code == 1
     told = json.loads(out)
-    assert [line["verdict"] for line in told["lines"]] == ["start", "left out", "rolled back", "kept"]
+    assert [line["verdict"] for line in told["lines"]] == ["start", "left out", "rolled back", "kept", "left out"]
     assert told["standing"] == 3
     assert told["most"] == 10
     assert told["over"].startswith("parameters is ")
     assert {key: told["plan"][key] for key in ("max_drop", "threads", "steps")} == {
         "max_drop": 20.0,
         "threads": 1,
-        "steps": ["distil", "prune", "quantise"],
+        "steps": ["distil", "prune", "quantise", "qat"],
     }
     assert json.loads(Path("small/ledger.json").read_text())["lines"] == told["lines"]
     assert "| quantise | kept |" in err
@@ -113,11 +113,41 @@ def test_ctrl_c_keeps_everything_and_the_printed_command_goes_on(
     assert read_bundle(Path("small/best")).history[-1]["teacher"]["digest"] == read_bundle(trained / "best").digest
 
 
+def test_training_for_int8_that_was_interrupted_goes_on_by_the_printed_command(
+    run: Run, trained: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distort = Batches.distort
+
+    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return distort(self, images, step=step)
+
+    words = ("compress", trained / "best", colours, *SHORT, "--steps", "qat", "--qat", "2", "--teacher", "self")
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "distort", interrupt)
+        code, out, _ = run(*words, "-o", "aware")
+    assert code == 130
+    _, _, again = out.splitlines()[-1].partition("To go on: mobilenets ")
+    code, out, err = run(*shlex.split(again), "--json")
+    assert code == 0
+    assert "going on from step" in err
+    assert "| qat | kept |" in err
+    told = json.loads(out)
+    assert told["plan"]["qat"] == 2
+    assert [(line["step"], line["verdict"]) for line in told["lines"]] == [("start", "start"), ("qat", "kept")]
+    assert "trained for int8 for 2 epochs at a rate of 0.2, taught by " in told["lines"][1]["why"]
+    assert told["lines"][1]["measured"]["precision"] == "int8"
+    best = read_bundle(Path("aware/best"))
+    assert best.history[-1]["teacher"]["digest"] == read_bundle(trained / "best").digest
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ((), "give one of --mult-adds, --parameters, --size-mb, --latency-ms, or leave prune out of --steps"),
-        (("--steps", "sharpen"), "some of distil, prune, quantise"),
+        (("--steps", "sharpen"), "some of distil, prune, quantise, qat"),
+        ((*HALF, "--qat", "2", "--steps", "prune,quantise"), "qat = 2, and no such step"),
         ((*HALF, "--max-drop", "-1"), "max_drop = -1"),
         ((*HALF, "--temperature", "2"), "are about a --teacher; give one"),
         ((*HALF, "--teacher", "nobody"), "the teacher nobody is no bundle"),

@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
-from PIL import Image
 
+import drowned
 from compress.tables import table
 from ledger.measurements import clock
 from mobilenets.arch import ArchSpec, BottleneckRow, ConvRow, cost
 from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.compress import Limits, Pruned, Target
-from mobilenets.data import Dataset, open_dataset
+from mobilenets.data import Dataset
 from mobilenets.errors import UsageError
 from mobilenets.export import artifact as exporting
 from mobilenets.ledger import Ledger, Measured, Pruning, account, compress, steps
@@ -34,17 +33,7 @@ Tried = Callable[..., Ledger]
 
 @pytest.fixture(scope="module")
 def shades(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """60 images to train on and 15 to test on, dark, middling and bright."""
-    root = tmp_path_factory.mktemp("shades")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 20), ("test", 5)):
-        for label, level in (("bright", 200), ("dark", 60), ("middling", 130)):
-            (root / split / label).mkdir(parents=True)
-            for number in range(count):
-                noise = rng.normal(level, 20, size=(8, 8, 3))
-                pixels = np.clip(noise, 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(root / split / label / f"{number}.png")
-    return open_dataset(root)
+    return drowned.shades(tmp_path_factory.mktemp("shades"))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +85,14 @@ def verdicts(ledger: Ledger) -> list[tuple[str, str]]:
 def test_what_pays_stands_and_is_handed_out_with_its_account(tried: Tried, whole: Bundle, tmp_path: Path) -> None:
     ledger = tried()
     out = tmp_path / "out"
-    assert verdicts(ledger) == [("start", "start"), ("distil", "left out"), ("prune", "kept"), ("quantise", "kept")]
+    assert verdicts(ledger) == [
+        ("start", "start"),
+        ("distil", "left out"),
+        ("prune", "kept"),
+        ("quantise", "kept"),
+        ("qat", "left out"),
+    ]
+    assert ledger.lines[4].why == "int8 stands without it"
     start, pruned, last = numbers(ledger, 0, 2, 3)
     assert ledger.finished
     assert ledger.over is None
@@ -144,7 +140,7 @@ def test_what_loses_too_much_is_rolled_back_and_the_next_step_starts_before_it(
 
     monkeypatch.setattr(steps, "prune_run", spoilt)
     ledger = tried()
-    assert verdicts(ledger)[2:] == [("prune", "rolled back"), ("quantise", "kept")]
+    assert verdicts(ledger)[2:] == [("prune", "rolled back"), ("quantise", "kept"), ("qat", "left out")]
     assert "points below the start's 100.00 %, and 20 may be lost" in ledger.lines[2].why
     pruned, last = numbers(ledger, 2, 3)
     assert pruned.digest != whole.digest == last.digest
@@ -168,9 +164,11 @@ def test_a_gate_that_refuses_is_a_roll_back_with_its_reason(
 ) -> None:
     monkeypatch.setattr(exporting, "measure_all", clock(int8=2.0))
     ledger = tried()
-    assert verdicts(ledger)[2:] == [("prune", "kept"), ("quantise", "rolled back")]
+    assert verdicts(ledger)[2:] == [("prune", "kept"), ("quantise", "rolled back"), ("qat", "left out")]
     assert "speedup_over_fp32 = 0.5" in ledger.lines[3].why
     assert ledger.lines[3].measured is None
+    assert not ledger.lines[3].lost
+    assert "training changes nothing else" in ledger.lines[4].why
     assert open_artifact(tmp_path / "out" / "artifact").artifact.precision == "fp32"
     (pruned,) = numbers(ledger, 2)
     assert read_bundle(tmp_path / "out" / "best").digest == pruned.digest
@@ -234,7 +232,7 @@ def test_a_run_that_died_in_a_step_goes_on_there_and_ends_alike(
     def died(*_: object, **__: object) -> None:
         raise RuntimeError("killed")
 
-    for module, name, done in ((steps, "prune_run", 2), (account, "export_int8", 3), (account, "new_folder", 4)):
+    for module, name, done in ((steps, "prune_run", 2), (account, "export_int8", 3), (account, "new_folder", 5)):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, died)
             with pytest.raises(RuntimeError, match="killed"):
@@ -279,12 +277,14 @@ def test_another_run_in_the_folder_is_refused(tried: Tried, whole: Bundle) -> No
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": ()}, "some of distil, prune, quantise"),
+        ({"steps": ()}, "some of distil, prune, quantise, qat"),
         ({"steps": ("prune", "prune")}, "each once"),
         ({"steps": ("sharpen",)}, "steps sharpen"),
         ({"target": None}, "pruning without a bound"),
         ({"target": Target(of="latency_ms", most=1.0)}, "no way to measure"),
         ({"max_drop": -1.0}, "max_drop = -1"),
+        ({"qat": 2.0, "steps": ("quantise",)}, "no such step"),
+        ({"qat": 0.0}, "epochs = 0"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

@@ -40,13 +40,16 @@ __all__ = ["command"]
 @BUDGET_OPTIONS
 @click.option("--max-drop", type=float, default=1.0, show_default=True, metavar="P", help="Points of top-1 to lose.")
 @click.option(
-    "--steps", default="distil,prune,quantise", show_default=True, metavar="S,S", help="Which, in that order."
+    "--steps", default="distil,prune,quantise,qat", show_default=True, metavar="S,S", help="Which, in that order."
 )
 @click.option("--cuts", type=int, default=1, show_default=True, metavar="N", help="Prune in so many, each trained.")
 @CHOICE_OPTIONS
 @click.option("--epochs", type=float, default=12.0, show_default=True, metavar="E", help="Of each training.")
+@click.option(
+    "--qat", type=float, metavar="E", help="Epochs of qat, tried in any case.  [default: --epochs, if int8 loses]"
+)
 @FINE_TUNING_OPTIONS
-@teacher_options("a bundle, timm:NAME or torchvision:NAME; or self, for pruning alone")
+@teacher_options("a bundle, timm:NAME or torchvision:NAME; or self, as it was before the step")
 @THREADS
 @DEVICE
 @run_options("compress")
@@ -68,6 +71,7 @@ def command(
     minimum: int,
     least_share: float,
     epochs: float,
+    qat: float | None,
     recipe: str | None,
     lr: float | None,
     settings: tuple[tuple[str, str], ...],
@@ -85,10 +89,11 @@ def command(
     """Make a network smaller and faster in steps, and account for what each step brought and cost.
 
     BUNDLE is a folder that `mobilenets train` or `mobilenets import` wrote, DATA the images it was trained on. The
-    steps: distil (train on with a --teacher), prune (cut to the bound, then train), quantise (int8). Behind each, the
-    network is exported through the gate, judged on the validation images, and timed in turn with the file it began
-    with. A step that leaves more than --max-drop points below the start, or is neither faster nor smaller (distil: not
-    more accurate), is taken back, and the next one starts from what stood before it.
+    steps: distil (train on with a --teacher), prune (cut to the bound, then train), quantise (int8), qat (where int8
+    was taken back for its answers: train through its roundings, then int8 again). Behind each, the network is exported
+    through the gate, judged on the validation images, and timed in turn with the file it began with. A step that leaves
+    more than --max-drop points below the start, or is neither faster nor smaller (distil: not more accurate), is taken
+    back, and the next one starts from what stood before it.
 
     \b
     To half of the mult-adds, then int8:
@@ -101,6 +106,10 @@ def command(
     \b
     Prune only as far as int8 leaves it necessary:
         mobilenets compress v3 flowers/ --latency-ms 1.2 --steps quantise,prune
+
+    \b
+    Train for int8 in any case, and keep what is more often right (without quantise in --steps: that alone):
+        mobilenets compress v3 flowers/ --mult-adds 0.5x --qat 5
 
     \b
     Once stopped (Ctrl-C keeps everything), the same command goes on:
@@ -143,6 +152,7 @@ def command(
             max_drop=max_drop,
             teacher=whose,
             distillation=None if asked is None else asked[1],
+            qat=qat,
             pruning=Pruning(cuts=cuts, importance=importance or "taylor", allocation=allocation, limits=limits),
             measure=lambda precision: latencies(precision, threads=threads),
             threads=threads,

@@ -20,7 +20,7 @@ from ..files import new_folder, write_json
 from ..records import Artifact, Format, Gate, Precision, to_json
 from ..runtime import ELSEWHERE, ENGINES, engines_for, is_installed, open_artifact, read_artifact, run_batches
 from .formats import FORMATS, MADE_ELSEWHERE, Calibration, Maker
-from .gate import GateImages, Limits, check, gates_of, reference_logits
+from .gate import SPEEDUP, GateImages, Limits, check, gates_of, reference_logits
 from .onnx_graph import INPUT_NAME, OUTPUT_NAME
 
 __all__ = ["describe", "export", "maker_of", "write_ungated"]
@@ -194,7 +194,7 @@ def _speed_gate(slow: Path, fast: Path, limit: float, *, threads: int | None) ->
         if best_before / best_after >= limit:
             break
     return Gate(
-        name="speedup_over_fp32",
+        name=SPEEDUP,
         value=best_before / best_after,
         limit=limit,
         passes="at_least",

@@ -13,8 +13,9 @@ from ..errors import GateError, UsageError
 from ..metrics import top_k_accuracy
 from ..records import Gate, Precision
 
-__all__ = ["GateImages", "Limits", "check", "gates_of", "reference_logits"]
+__all__ = ["SPEEDUP", "GateImages", "Limits", "check", "gates_of", "reference_logits"]
 
+SPEEDUP = "speedup_over_fp32"  # the one gate that is not about answers
 FINEST = 1e-3
 
 
@@ -108,5 +109,6 @@ def check(gates: tuple[Gate, ...], *, what: str) -> None:
             f"{what} failed {len(failed)} of {len(gates)} checks: "
             + ", ".join(f"{g.name} = {g.value:.4g} on {g.n} {g.on}" for g in failed),
             wanted=", ".join(f"{g.name} {words[g.passes]} {g.limit:g}" for g in failed),
-            do="nothing was written; export as fp32, or train longer before quantising",
+            do="nothing was written; export as fp32, or train before: for int8 through its roundings (quantize --qat)",
+            failed=(g.name for g in failed),
         )

@@ -1,6 +1,6 @@
 """Compression as an account: every step measured, and taken back where it does not pay."""
 
-from .judge import Gain, judge
+from .judge import Gain, Judgement, judge
 from .records import Judged, Ledger, Line, Measured, Plan, Ratio, StepName, Verdict
 from .run import Pruning, compress
 from .steps import STEPS
@@ -10,6 +10,7 @@ __all__ = [
     "STEPS",
     "Gain",
     "Judged",
+    "Judgement",
     "Ledger",
     "Line",
     "Measured",

@@ -15,8 +15,9 @@ from ..bench import Latency, measure_all, paired_ratio
 from ..bundle import Bundle, read_bundle
 from ..compress import Measure, Target, costs_of
 from ..data import Dataset, Pixels, SplitName, prepared
-from ..errors import CheckError, UsageError
+from ..errors import CheckError, GateError, UsageError
 from ..export import GateImages, export, export_int8
+from ..export.gate import SPEEDUP
 from ..export.images import calibration_images, gate_images
 from ..files import new_folder, write_json, write_text
 from ..progress import say
@@ -97,7 +98,8 @@ class Account:
             fp32 = standing.measured.fp32 if same else None
             artifact, told = self._exported(made.bundle, made.precision, folder=folder, fp32=fp32)
         except CheckError as error:  # a gate that refuses, a bound out of reach, a training that diverges
-            self._write(Line(step=name, verdict="rolled back", why=f"{error.got}; {error.wanted}"))
+            lost = isinstance(error, GateError) and any(gate != SPEEDUP for gate in error.failed)
+            self._write(Line(step=name, verdict="rolled back", why=f"{error.got}; {error.wanted}", lost=lost))
             return True
         measured = self._measured(
             made.bundle,
@@ -107,11 +109,11 @@ class Account:
             before=standing.measured,
         )
         start = self._start()
-        verdict, why = judge(
+        judged = judge(
             measured, start=start, before=standing.measured, max_drop=work.plan.max_drop, pays_by=step.pays_by
         )
-        notes = "; ".join(note for note in (why, made.note, told) if note)
-        self._write(Line(step=name, verdict=verdict, why=notes, measured=measured))
+        notes = "; ".join(note for note in (judged.why, made.note, told) if note)
+        self._write(Line(step=name, verdict=judged.verdict, why=notes, lost=judged.lost, measured=measured))
         return True
 
     def close(self) -> None:
@@ -149,10 +151,11 @@ class Account:
         return measured
 
     def _standing(self) -> Standing:
-        measured = self.ledger.lines[self.ledger.standing()].measured
+        at = self.ledger.standing()
+        measured = self.ledger.lines[at].measured
         assert measured is not None  # only what was measured is kept
         bundle = self._bundle if measured.bundle is None else read_bundle(self._out / measured.bundle)
-        return Standing(bundle, measured)
+        return Standing(bundle, measured, in_vain=self.ledger.lines[at + 1 :])
 
     def _exported(self, bundle: Bundle, precision: Precision, *, folder: str, fp32: str | None) -> tuple[str, str]:
         """The artifact of a network, relative to the ledger, behind its gate, and what to say of how it was made.

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ..errors import UsageError
 from .records import Measured, Verdict
 
-__all__ = ["SMALLER", "Gain", "judge"]
+__all__ = ["SMALLER", "Gain", "Judgement", "judge"]
 
 Gain = Literal["accuracy", "cost"]
 
 SMALLER: Final = 0.01  # a file must lose so much of its size: names and rounding move some bytes
 
 
+class Judgement(NamedTuple):
+    """What becomes of a step."""
+
+    verdict: Verdict
+    why: str
+    lost: bool  # more points than may be
+
+
 def judge(
     tried: Measured, *, start: Measured, before: Measured, max_drop: float, pays_by: Collection[Gain]
-) -> tuple[Verdict, str]:
+) -> Judgement:
     """Keep a step, or take it back, and why.
 
     What is lost counts from the start, over all steps that stand: several small losses are one large one. What is
@@ -42,10 +50,11 @@ def judge(
         )
     drop = _points(start, tried)
     if drop > max_drop + 1e-9:
-        return "rolled back", (
+        said = (
             f"top-1 {100 * tried.val.top1:.2f} % is {drop:.2f} points below the start's {100 * start.val.top1:.2f} %, "
             f"and {max_drop:g} may be lost"
         )
+        return Judgement("rolled back", said, lost=True)
     gains: list[str] = []
     lacks: list[str] = []
     if "accuracy" in pays_by:
@@ -59,8 +68,8 @@ def judge(
         share = tried.size_mb / before.size_mb
         (gains if share < 1 - SMALLER else lacks).append(f"{share:.2f} times the size")
     if gains:
-        return "kept", ", ".join(gains) + (f", but {', '.join(lacks)}" if lacks else "")
-    return "rolled back", f"it brings nothing: {', '.join(lacks)}"
+        return Judgement("kept", ", ".join(gains) + (f", but {', '.join(lacks)}" if lacks else ""), lost=False)
+    return Judgement("rolled back", f"it brings nothing: {', '.join(lacks)}", lost=False)
 
 
 def _points(one: Measured, other: Measured) -> float:

@@ -14,7 +14,7 @@ from ..train import Distillation, Recipe
 
 __all__ = ["Judged", "Ledger", "Line", "Measured", "Plan", "Ratio", "StepName", "Verdict"]
 
-StepName = Literal["distil", "prune", "quantise"]
+StepName = Literal["distil", "prune", "quantise", "qat"]
 Verdict = Literal[
     "start",
     "kept",
@@ -32,7 +32,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[StepName, ...]
     target: Target | None  # as it was asked for
     max_drop: float  # points of top-1 that may be lost against the start, all steps together
-    recipe: Recipe  # of every training
+    recipe: Recipe  # of every training; `steps.for_int8` has what "qat" makes of it
+    qat: float | None = None  # epochs of "qat", done in any case; None: the recipe's, where quantising loses too much
     teacher: str | None  # digest, or "self": the network as it stood before it was cut
     distillation: Distillation | None
     cuts: int  # that pruning goes in
@@ -86,6 +87,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     step: Literal["start"] | StepName
     verdict: Verdict
     why: str  # with the numbers
+    lost: bool = False  # it was rolled back for its answers: a gate of theirs refused, or too many points were lost
     measured: Measured | None = None  # None: there is no artifact
 
 

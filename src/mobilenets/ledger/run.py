@@ -1,6 +1,7 @@
 """From a network and what may be lost to a smaller, faster one: what `mobilenets compress` does.
 
-out/  ledger.json  ledger.md  start/fp32  1-distil/{run, fp32}  2-prune/{run, fp32}  3-quantise/int8  best  artifact
+out/  ledger.json  ledger.md  start/fp32  1-distil/{run, fp32}  2-prune/{run, fp32}  3-quantise/int8
+      4-qat/{run, fp32, int8}  best  artifact
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..train import Distillation, Recipe, check_teacher
 from ..train.validate import check_same_labels
 from .account import Account
 from .records import Ledger, Plan, StepName
-from .steps import STEPS, Work
+from .steps import STEPS, Work, for_int8
 
 __all__ = ["Pruning", "compress"]
 
@@ -45,6 +46,7 @@ def compress(
     teacher: Bundle | Literal["self"] | None = None,
     distillation: Distillation | None = None,
     pruning: Pruning | None = None,
+    qat: float | None = None,
     measure: Callable[[Precision], Measure] | None = None,
     threads: int | None = None,
     device: str = "auto",
@@ -59,6 +61,9 @@ def compress(
     the start, or brings nothing, is rolled back (`judge`), and so is what a gate refuses; the next step then starts
     from what stood before. `out/best` and `out/artifact` are the last state that stands, be it the start.
 
+    The step "qat" is for what "quantise" loses: where int8 was taken back for its answers, the network is trained
+    through its roundings (`export.int8.aware`), at a fifth of the recipe's rate, and int8 is tried again.
+
     Args:
         bundle: a trained network.
         dataset: with "train" and "val" and the labels of the bundle; all of "test", if there is one, judges the start
@@ -69,10 +74,12 @@ def compress(
         target: what pruning cuts to, in the precision that stands: before "quantise" that is float32. A share is one of
             what the start costs. Sizes are those of the artifact.
         max_drop: points of validation top-1 that may be lost, all steps together.
-        teacher: of the step "distil" and of the training behind cuts; "self": behind cuts the network as it was before,
-            and no step "distil".
+        teacher: of the step "distil", of the training behind cuts and of that for int8; "self": the network as it was
+            before the cut or the rounding, and no step "distil".
         distillation: what is learned from the teacher; None: the usual.
         pruning: how channels are chosen; None: the usual way.
+        qat: epochs of the step "qat", which then is done also where int8 stands without it, and stays if it is more
+            often right; None: only where "quantise" lost too much, or is not among the steps, and as the recipe says.
         measure: for a target in milliseconds, how long networks take in a precision.
         threads: of the engine that is timed; None: its default.
         device: to train on.
@@ -94,6 +101,10 @@ def compress(
     check_same_labels(bundle, dataset)
     chosen = _chosen(steps)
     _check(chosen, target=target, max_drop=max_drop, measure=measure)
+    if qat is not None:
+        if "qat" not in chosen:
+            raise UsageError(f"qat = {qat:g}, and no such step", wanted="qat among the steps", do="add it to them")
+        for_int8(recipe, epochs=qat)
     lesson = None if teacher is None else distillation or Distillation()
     if isinstance(teacher, Bundle) and lesson is not None:
         check_teacher(teacher, dataset.labels, lesson)
@@ -106,6 +117,7 @@ def compress(
         target=target,
         max_drop=max_drop,
         recipe=recipe,
+        qat=qat,
         teacher=teacher.digest if isinstance(teacher, Bundle) else teacher,
         distillation=lesson,
         cuts=how.cuts,

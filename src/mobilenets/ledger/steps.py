@@ -8,18 +8,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias, assert_never
 
+import msgspec
+
 from ..bundle import Bundle
 from ..compress import Measure, Target, costs_of, prune_run
 from ..data import Dataset
-from ..errors import BudgetError, UsageError
+from ..errors import BudgetError, SpecError, UsageError
+from ..export.images import calibration_images
+from ..export.int8 import starting_ranges
+from ..export.int8.aware import check_trainable, int8_aware
 from ..records import Precision
-from ..train import distil
+from ..train import CrossEntropy, MakeObjective, Recipe, distil
 from ..train.run import train_run
 from .judge import Gain
-from .records import Measured, Plan, StepName
+from .records import Line, Measured, Plan, StepName
 
-__all__ = ["STEPS", "LeftOut", "Made", "Standing", "Step", "Stopped", "Work", "over_budget"]
+__all__ = ["STEPS", "LeftOut", "Made", "Standing", "Step", "Stopped", "Work", "for_int8", "over_budget"]
 
+INT8_RATE: Final = 0.2  # of other trainings' rate: what is learned are roundings, by a network that knows its task
 ROOM: Final = 5e-4  # 10^6 bytes of a file's graph: a pruned network has a longer name
 
 
@@ -29,6 +35,7 @@ class Standing:
 
     bundle: Bundle
     measured: Measured
+    in_vain: tuple[Line, ...] = ()  # steps from here that were taken back or left out
 
     @property
     def precision(self) -> Precision:
@@ -146,12 +153,71 @@ def _quantised(standing: Standing, work: Work, folder: Path) -> Outcome:
     return Made(standing.bundle, "int8", "")
 
 
+def for_int8(recipe: Recipe, *, epochs: float | None) -> Recipe:
+    """A recipe as the step "qat" follows it.
+
+    At a fifth of the rate, in float32, for bfloat16 has no more digits than a byte, and with norms that keep their
+    statistics, for ranges belong to them.
+
+    Args:
+        recipe: of the other trainings.
+        epochs: None: as long as those.
+
+    Raises:
+        RecipeError: epochs that cannot be.
+    """
+    made = msgspec.structs.replace(recipe, lr=INT8_RATE * recipe.lr, precision="fp32", recalibrate=0)
+    return made if epochs is None else msgspec.structs.replace(made, epochs=epochs, seconds=None)
+
+
+def _trained_for_int8(standing: Standing, work: Work, folder: Path) -> Outcome:
+    """The same network in int8, trained through its roundings."""
+    if why := _needless(standing, work.plan):
+        return LeftOut(why)
+    recipe = for_int8(work.plan.recipe, epochs=work.plan.qat)
+    teacher = standing.bundle if work.plan.teacher == "self" else work.teacher
+    objective: MakeObjective = CrossEntropy if teacher is None else distil(teacher, work.plan.distillation)
+    start = starting_ranges(standing.bundle, calibration_images(work.dataset, standing.bundle.preprocess))
+    try:
+        check_trainable(standing.bundle, start)
+    except SpecError as error:
+        return LeftOut(f"{error.got}; trained for int8 is {error.wanted}")
+    outcome = train_run(
+        standing.bundle,
+        work.dataset,
+        recipe,
+        out=folder,
+        device=work.device,
+        resume="if_there",
+        keep_mirror=work.keep_mirror,
+        command=work.command,
+        objective=int8_aware(start, objective),
+    )
+    if not outcome.finished:
+        return Stopped()
+    length = f"{recipe.epochs:g} epochs" if recipe.epochs is not None else f"{recipe.seconds:g} s"
+    taught = "" if teacher is None else f", taught by {teacher.spec.name}"
+    return Made(outcome.best, "int8", f"trained for int8 for {length} at a rate of {recipe.lr:g}{taught}")
+
+
+def _needless(standing: Standing, plan: Plan) -> str | None:
+    """Why training for int8 has nothing to mend; None: it has."""
+    quantised = [line for line in standing.in_vain if line.step == "quantise" and line.verdict == "rolled back"]
+    if quantised and not quantised[-1].lost:
+        return "int8 was not taken back for its answers, and training changes nothing else"
+    if standing.precision == "int8" and plan.qat is None:
+        return "int8 stands without it"
+    return None
+
+
 # The order in which they are done is the plan's; this is the usual one.
 STEPS: Final[Mapping[StepName, Step]] = MappingProxyType(
     {
         "distil": Step(_distilled, ("accuracy",)),
         "prune": Step(_pruned, ("cost",)),
         "quantise": Step(_quantised, ("cost",)),
+        # Behind float32 it pays by what int8 saves; behind an int8 that stands already, by being more often right.
+        "qat": Step(_trained_for_int8, ("accuracy", "cost")),
     }
 )
 

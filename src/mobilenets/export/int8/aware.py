@@ -15,19 +15,34 @@ from typing import Any, Final, final
 
 from torch import Tensor, nn
 
+from ...bundle import Bundle
 from ...errors import UsageError
-from ...nets import Network
+from ...nets import Network, build
 from ...train import Batch, CrossEntropy, MakeObjective, Setting
 from ...train.elastic import Elastic
 from .fake import Grid, twin_of
 from .ranges import Ranges
 from .trained import RANGES_KEY
 
-__all__ = ["Int8Aware", "int8_aware"]
+__all__ = ["Int8Aware", "check_trainable", "int8_aware"]
 
 SETTLES: Final = (
     100  # steps between two choices of how many steps a filter's greatest weight is; each reads all weights
 )
+
+
+def check_trainable(bundle: Bundle, start: Ranges) -> None:
+    """Whether a network can be trained for int8, told before anything is trained.
+
+    Args:
+        bundle: the network.
+        start: from `starting_ranges` of it.
+
+    Raises:
+        SpecError: it has parts that an int8 file does not compute in bytes; see `fake.twin_of`.
+    """
+    network = build(bundle.spec)
+    twin_of(network, Grid(start, network), bundle.preprocess)
 
 
 def int8_aware(start: Ranges, objective: MakeObjective = CrossEntropy) -> MakeObjective:
