@@ -21,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from ...errors import SpecError
-from ..int8.ranges import Scale
+from ..int8.ranges import KNEE, Scale
+from ..int8.weights import GREATEST
 from .file import Steps
 from .operators import convolution_of, convolved, filters_of, padded
 from .translation import Fixed, Translation, Value
@@ -29,8 +30,6 @@ from .translation import Fixed, Translation, Value
 __all__ = ["BYTE_OPERATORS", "stays_bytes"]
 
 SIGN: Final = 128  # between uint8 and int8
-MOST: Final = 127  # of a weight
-KNEE: Final = 3.0  # of hard-swish
 SWISH_TIMES: Final = 6.0
 GREATEST_RATIO: Final = 128.0  # of a product's step to its output's; XNNPACK refuses 256
 COMPUTED: Final = frozenset({"Conv", "Gemm", "Add", "Mul", "GlobalAveragePool"})
@@ -136,7 +135,7 @@ def _centred(work: Translation, node: Any) -> None:
     moved = work.constants[add.input[1]].astype(np.float64)
     middle = float(np.clip(np.rint(-moved.mean()), 0, 255))
     rest = moved + middle
-    step = max(float(np.abs(rest).max()) / MOST, 1e-6)
+    step = max(float(np.abs(rest).max()) / GREATEST, 1e-6)
     value = work.values[node.input[0]]
     work.file.read_as(value.tensor, Steps(np.ones(1, np.float32), zero=int(middle)))
     pixels = _signed(work, node.name, value, Scale(step=1.0, zero=int(middle) - SIGN))
@@ -227,8 +226,8 @@ def _once(work: Translation, name: str, value: Value) -> Value:
     """The same bytes, standing for ONNX's own numbers."""
     if value.times == 1 or value.scale is None:
         return value
-    step = np.array([1 / value.times / MOST], np.float32)
-    factor = work.file.constant(f"{name}.once.factor", np.array([MOST], np.int8), steps=Steps(step))
+    step = np.array([1 / value.times / GREATEST], np.float32)
+    factor = work.file.constant(f"{name}.once.factor", np.array([GREATEST], np.int8), steps=Steps(step))
     made = work.stored_bytes(f"{name}.once", value.shape, value.layout, _widened(value.scale, 1 / value.times))
     return _multiplied(work, value, Value(factor, (1,), "plain", scale=Scale(float(step[0]), 0)), made)
 
