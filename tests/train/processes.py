@@ -19,6 +19,6 @@ def started(code: str | list[str], *, world: int, cwd: Path) -> list[str]:
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         env = {**os.environ, **(place if world > 1 else {}), "OMP_NUM_THREADS": "1"}
         processes.append(subprocess.Popen(command, env=env, cwd=cwd, stdout=subprocess.PIPE, text=True))
-    told = [process.communicate(timeout=300)[0] for process in processes]
+    told = [process.communicate(timeout=1200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * world
     return told

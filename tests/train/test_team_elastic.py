@@ -160,7 +160,7 @@ def test_torchrun_trains_all_widths_in_one_folder_and_speaks_once(data: Path, tm
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mobilenets"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MOBILENETS_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", *torchrun, *words]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("validation top-1") == 1
     assert done.stderr.count("60 images of 3 classes") == 1
