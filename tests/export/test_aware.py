@@ -187,6 +187,20 @@ def test_ranges_follow_in_training_and_stay_in_evaluation() -> None:
     assert grid.ranges()[name].high == pytest.approx(start[name].high - fake.FOLLOWS * seen, rel=1e-2)
 
 
+def test_ranges_to_begin_with_are_four_batches_among_the_first_hundred() -> None:
+    """Else one picture in five hundred, that reaches further than all others, would set the bytes for a whole run."""
+    grid = Grid({"value": Range(-1000.0, 1000.0)}, nn.Module())
+    for step in range(96):
+        grid.at(step)
+        grid.follow("value", torch.tensor([-10.0, 0.0, 20.0]))
+    (found,) = grid.ranges().values()
+    assert found.high == pytest.approx((4 * 1000 + 96 * 20) / 100, rel=1e-4)
+    assert found.low == pytest.approx(-(4 * 1000 + 96 * 10) / 100, rel=1e-4)
+    grid.at(5000)
+    grid.follow("value", torch.tensor([0.0, 100.0 + found.high]))
+    assert grid.ranges()["value"].high == pytest.approx(found.high + 1.0, rel=1e-4)
+
+
 @pytest.mark.parametrize("high", [0.5, 2.0, 4.0, 7.3, 11.7, 60.0, 1000.0])
 @pytest.mark.parametrize("low", [-4.1, -0.3, 0.0, 0.2])
 def test_scales_on_the_device_are_those_of_the_file(low: float, high: float) -> None:
@@ -355,7 +369,10 @@ def test_a_run_that_was_stopped_ends_bit_equal(
     assert ("teacher" in whole.last.history[-1]) == teaches
 
 
-def test_validation_is_of_the_file_that_will_be_written(begun: Bundle, tmp_path: Path) -> None:
+def test_validation_is_of_the_file_that_will_be_written(
+    begun: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "BEGUN", 10**6)  # so that they stay
     # Ranges that cut off most of what there is set the file far apart from the float network.
     narrow = {
         name: type(each)(0.2 * each.low, 0.2 * each.high)

@@ -1,9 +1,10 @@
 """Quantisation-aware training: an objective that lets any other one learn through the roundings of the int8 file.
 
-Jacob et al. 2018 (arXiv:1712.05877, section 3); Krishnamoorthi 2018 (arXiv:1806.08342, section 3.2). Ranges are moving
-averages of the least and the greatest number of each batch. LSQ (Esser et al. 2020, arXiv:1902.08153) learns steps by
-gradients, for two to four bits above all; with eight bits averages lose little, they need neither a rate nor a scale of
-gradients of their own, and they suit hard-swish, whose bytes (`ranges.swish_scale`) come in whole numbers.
+Jacob et al. 2018 (arXiv:1712.05877, section 3); Krishnamoorthi 2018 (arXiv:1806.08342, section 3.2). Ranges are
+averages of the least and the greatest number of each batch: of all batches so far, and moving ones from the hundredth
+on. LSQ (Esser et al. 2020, arXiv:1902.08153) learns steps by gradients, for two to four bits above all; with eight bits
+averages lose little, they need neither a rate nor a scale of gradients of their own, and they suit hard-swish, whose
+bytes (`ranges.swish_scale`) come in whole numbers.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class Int8Aware:
 
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """What the other objective does, through the roundings."""
+        self._grid.at(step)
         if step % SETTLES == 0:
             self._grid.settle(self._twin)
         return self._inner.learn(batch, step=step)

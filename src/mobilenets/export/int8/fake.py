@@ -31,6 +31,7 @@ from .weights import GREATEST, weight_steps
 __all__ = ["Grid", "twin_of"]
 
 FOLLOWS: Final = 0.01  # share of a batch in the ranges; so they are those of the last hundred batches
+BEGUN: Final = 4  # batches that ranges to begin with count as: they are of 512 images
 NORMALISED: Final = "input.normalised"  # what the first convolution reads where it cannot read bytes
 ACTIVATIONS: Final[Mapping[type[nn.Module], Activation]] = MappingProxyType(
     {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hard_swish", nn.Identity: "none"}
@@ -52,6 +53,7 @@ class Grid(nn.Module):
 
     def __init__(self, ranges: Ranges, network: nn.Module) -> None:
         super().__init__()
+        self._share = FOLLOWS
         self._places = {name: place for place, name in enumerate(ranges)}
         self._slots: dict[str, slice] = {}
         end = 0
@@ -75,11 +77,20 @@ class Grid(nn.Module):
             for name, low, high in zip(self._places, self.low.tolist(), self.high.tolist(), strict=True)
         }
 
+    def at(self, step: int) -> None:
+        """From here on ranges are followed as at that step: the first hundred batches count alike.
+
+        Ranges to begin with hold the greatest number of some hundred images. Where one image in a hundred reaches a
+        hundred times as far as the others, as in deep networks it may, they would else be too wide for hundreds of
+        steps to come.
+        """
+        self._share = max(FOLLOWS, 1 / (BEGUN + step + 1))
+
     @torch.no_grad()
     def follow(self, name: str, values: Tensor) -> None:
         """Move a range towards what a batch holds (Jacob et al. 2018, section 3.1)."""
         for bound, seen in zip((self.low, self.high), torch.aminmax(values), strict=True):
-            bound[self._places[name]].lerp_(seen, FOLLOWS)
+            bound[self._places[name]].lerp_(seen, self._share)
 
     def scale(self, name: str) -> tuple[Tensor, Tensor]:
         """Step, float32, and zero, int32, of a value's bytes; `ranges.scale_of` without waiting for the device."""
