@@ -91,12 +91,12 @@ def logit_step(model: onnx.ModelProto) -> float:
     return float(onnx.numpy_helper.to_array(step).item())
 
 
-def answers_alike(model: onnx.ModelProto, content: bytes, pixels: np.ndarray) -> None:
+def answers_alike(model: onnx.ModelProto, content: bytes, pixels: np.ndarray, *, deep: bool = False) -> None:
     expected, step = told(model, pixels), logit_step(model)
     assert expected.std(axis=0).max() > 10 * step
     given, _ = run(content, pixels)
     assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.98
-    if platform.machine() in ("x86_64", "AMD64"):
+    if platform.machine() in ("x86_64", "AMD64") and not deep:
         # There XNNPACK rounds as ONNX says, but for a number in a hundred thousand that lies halfway between two bytes.
         # Kernels that round otherwise, as those below, leave no logit as it was: an untrained network passes all on.
         assert (np.abs(given - expected) < 0.5 * step).mean() > 0.8
@@ -115,7 +115,8 @@ def test_the_file_answers_like_the_quantised_graph(base: str) -> None:
 def test_the_file_of_every_catalogue_network_answers_like_the_quantised_graph(base: str) -> None:
     bundle, pixels = bundle_of(base, side=64), patches(16, 64)
     model = graph_of(bundle, pixels)
-    answers_alike(model, to_tflite(model, facts={}), pixels)
+    # In V4 Medium and Large one byte in the second row reaches every logit.
+    answers_alike(model, to_tflite(model, facts={}), pixels, deep=True)
 
 
 def test_a_mean_between_two_bytes_and_uneven_padding_answer_like_the_quantised_graph() -> None:
