@@ -101,8 +101,9 @@ def answers_alike(model: onnx.ModelProto, content: bytes, pixels: np.ndarray, *,
         # Kernels that round otherwise, as those below, leave no logit as it was: an untrained network passes all on.
         assert (np.abs(given - expected) < 0.5 * step).mean() > 0.8
         assert np.abs(given - expected).max() <= 6.5 * step
-    plain, _ = run(content, pixels, experimental_op_resolver_type=PLAIN)
-    assert np.corrcoef(plain.ravel(), expected.ravel())[0, 1] > 0.9
+    if not deep:
+        plain, _ = run(content, pixels, experimental_op_resolver_type=PLAIN)
+        assert np.corrcoef(plain.ravel(), expected.ravel())[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("base", FAMILIES)
