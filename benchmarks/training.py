@@ -84,7 +84,7 @@ def recipe(seed: int, epochs: float):
     """What all loops follow."""
     from mobilenets.train import Recipe
 
-    return Recipe(epochs=epochs, seed=seed, ema=0, batch_size=BATCH)
+    return Recipe(epochs=epochs, seed=seed, ema=0, batch_size=BATCH, optimizer="sgd")
 
 
 def our_learner(root: Path, model: str, how):
@@ -318,7 +318,7 @@ def accuracy(given: argparse.Namespace) -> None:
         top1: dict[str, list[float]] = {"ours": [], "stock": []}
         for seed in given.seeds.split(","):
             out = root / f"ours-{seed}"
-            fixed = ["--epochs", f"{given.epochs:g}", "--seed", seed, "--set", "ema=0"]
+            fixed = ["--epochs", f"{given.epochs:g}", "--seed", seed, "--set", "ema=0", "--set", "optimizer=sgd"]
             trained(out, "train", given.model, str(data), *fixed)
             top1["ours"].append(judged(out / "last", str(data))["top1"])
             kept = root / f"stock-{seed}.json"

@@ -83,7 +83,7 @@ def test_a_number_of_stages_may_stand_in_a_file_as_a_number() -> None:
 
 def test_rates_fall_by_a_factor_for_each_row_further_from_the_head() -> None:
     network = build(compose("mobilenet_v1", alpha=0.1, resolution=32, stride="small", classes=2))
-    optimizer = make_optimizer(network, Recipe(epochs=1.0, layer_decay=0.5))
+    optimizer = make_optimizer(network, Recipe(epochs=1.0, optimizer="sgd", layer_decay=0.5))
     scales = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
     assert scales[id(network.head.classifier.weight)] == 1.0
     for place, row in enumerate(reversed(network.rows)):

@@ -1,6 +1,7 @@
 import signal
 from types import ModuleType
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -26,11 +27,11 @@ def values(matrix: torch.Tensor) -> torch.Tensor:
 def test_all_directions_of_a_matrix_get_nearly_one_length(shape: tuple[int, int], dtype: torch.dtype) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
     made = orthogonal(matrix.to(dtype))
-    assert made.dtype == dtype and made.shape == matrix.shape
+    assert (made.dtype, made.shape) == (dtype, matrix.shape)
     lengths = values(made)
     # A random square matrix has directions next to nothing, which five rounds do not lift all the way.
     low = 0.6 if shape[0] != shape[1] else 0.2
-    assert lengths.min() > low and lengths.max() < 1.3
+    assert low < lengths.min() <= lengths.max() < 1.3
     assert values(matrix).max() / values(matrix).min() > 1.5 * (lengths.max() / lengths.min())
     # The same directions: U'M V' of the result is diagonal where U, V are the matrix's own.
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
@@ -81,6 +82,15 @@ def test_matrices_are_the_convolutions_of_whole_maps_over_all_channels(name: str
             assert (module.weight in found) == (module not in gates)
     together = [p for group in groups for p in group["params"]]
     assert len(together) == len(set(together)) == len(list(network.parameters()))
+
+
+def test_rates_of_matrices_fall_towards_the_stem_as_well() -> None:
+    network = build(compose("mobilenet_v1", alpha=0.1, resolution=32, stride="small", classes=2))
+    falling = msgspec.structs.replace(RECIPE, layer_decay=0.5, matrix_scale=0.2)
+    scales = {p: g["scale"] for g in make_optimizer(network, falling).param_groups for p in g["params"]}
+    assert scales[network.rows[-1].project.conv.weight] == 0.2 * 0.5
+    assert scales[network.rows[-2].project.conv.weight] == 0.2 * 0.25
+    assert scales[network.rows[-2].project.norm.weight] == 0.25
 
 
 def test_it_learns_what_can_be_learned(tiny_run: ModuleType, colours: Dataset, tmp_path) -> None:

@@ -35,7 +35,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     seconds: float | None = None  # wall time, validation included
     batch_size: int = 128  # of all processes together
     # How weights move
-    optimizer: Optimizer = "sgd"
+    optimizer: Optimizer = "muon"  # SGD but for the convolutions that mix channels, see `muon.Muon`
     lr: float = 0.4  # for a batch of 256
     lr_scaling: LrScaling = "linear"  # with the batch (Goyal et al. 2017); "sqrt" suits AdamW (Malladi et al. 2022)
     momentum: float = 0.9  # AdamW: beta1
