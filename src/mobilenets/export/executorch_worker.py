@@ -192,16 +192,21 @@ class _Network:
 class _Annotator:
     """What `prepare_pt2e` asks: XNNPACK's quantiser, with weights per channel, for all rows but some.
 
-    It differs in two things from what XNNPACK's says. Pixels are moved to the mean in float32, so that a byte of the
-    image is a byte of the first convolution. And what a clamp cuts off is not part of the range before it: XNNPACK
-    does the clamp within the convolution, and with ReLU6 the range would else be that of the sums, several times wider.
+    It differs in four things from what XNNPACK's says. Pixels are moved to the mean in float32, so that a byte of the
+    image is a byte of the first convolution. What a clamp cuts off is not part of the range before it: XNNPACK does the
+    clamp within the convolution, and with ReLU6 the range would else be that of the sums, several times wider. And an
+    average over the picture has a range of its own: it is far from the greatest value that went into it, and in steps
+    made for that one, most averages would be nothing. The logits' range leaves nothing out: the greatest is the answer.
     """
 
     def __init__(self, ranges: str, floats: Collection[str]) -> None:
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
 
         self._own = XNNPACKQuantizer()
-        self._own.set_global(_configuration(ranges))
+        configuration = _configuration(ranges)
+        self._values = configuration.output_activation
+        self._logits = _configuration("minmax").output_activation
+        self._own.set_global(configuration)
         self._own.set_filter_function(lambda node: node.op != "call_function" or _row_of(node) not in (None, *floats))
 
     def transform_for_annotation(self, model: Any) -> Any:
@@ -216,14 +221,19 @@ class _Annotator:
         aten = torch.ops.aten
         self._own.annotate(model)
         for node in model.graph.nodes:
-            if node.target not in (aten.hardtanh.default, aten.relu.default):
-                continue
-            before = node.args[0]
-            said = before.meta.get(ANNOTATION)
-            alone = before.target in (aten.conv2d.default, aten.linear.default) and len(before.users) == 1
-            if alone and said is not None and said.output_qspec is not None:
-                node.meta[ANNOTATION] = QuantizationAnnotation(output_qspec=said.output_qspec, _annotated=True)
-                said.output_qspec = None
+            if node.target in (aten.hardtanh.default, aten.relu.default):
+                before = node.args[0]
+                alone = before.target in (aten.conv2d.default, aten.linear.default) and len(before.users) == 1
+                if alone and _is_rounded(before):
+                    node.meta[ANNOTATION] = QuantizationAnnotation(output_qspec=self._values, _annotated=True)
+                    before.meta[ANNOTATION].output_qspec = None
+            elif node.target == aten.mean.dim and _is_rounded(node):
+                node.meta[ANNOTATION] = QuantizationAnnotation(
+                    input_qspec_map={node.args[0]: self._values}, output_qspec=self._values, _annotated=True
+                )
+        for node in [each for each in model.graph.nodes if each.target == aten.linear.default][-1:]:
+            if _is_rounded(node):
+                node.meta[ANNOTATION].output_qspec = self._logits
         return model
 
     def validate(self, model: Any) -> None:
@@ -233,6 +243,10 @@ class _Annotator:
     def prepare_obs_or_fq_callback(self, model: Any, edge_or_node_to_obs_or_fq: dict[Any, Any]) -> None:
         """Leave the observers as they are."""
         self._own.prepare_obs_or_fq_callback(model, edge_or_node_to_obs_or_fq)
+
+
+def _is_rounded(node: Any) -> bool:
+    return ANNOTATION in node.meta and node.meta[ANNOTATION].output_qspec is not None
 
 
 def _configuration(ranges: str) -> Any:
