@@ -8,8 +8,8 @@ as `mobilenets quantize` has it) and in int8 trained for it (`mobilenets quantiz
 images with float32's top-1: of the network as it was, and for the trained one also of its own weights, as the gate
 asks; their accuracy in float32 says what the training was worth without int8. Files that the gate refuses are judged
 all the same, and the row says what it says of them on the validation images. --images trains on so many of each class,
-and validates on 200 others of each, where DATA is a folder. With an --out that holds parts of the same run, these are
-not made again.
+and validates on 200 others of each, where DATA is a folder. With --epochs 0 nothing is trained, and only int8 after
+training is judged. With an --out that holds parts of the same run, these are not made again.
 """
 
 import argparse
@@ -71,33 +71,21 @@ def one(path: str, dataset: Dataset, given: argparse.Namespace, root: Path) -> d
     calibration = calibration_images(dataset, bundle.preprocess)
     test = prepared(dataset, "test", bundle.preprocess)
     gate = gate_images(prepared(dataset, "val", bundle.preprocess), on="val")
-    settings = {"epochs": given.epochs, "lr": given.lr, "precision": "fp32"}
-    objective = CrossEntropy
-    if given.teacher is not None:
-        teacher = bundle if given.teacher == "self" else read_bundle(Path(given.teacher))
-        objective = distil(teacher, Distillation())
-    begun = time.monotonic()
-    outcome = train_run(
-        bundle,
-        dataset,
-        with_settings(named_recipe("short"), settings),
-        out=out,
-        objective=int8_aware(starting_ranges(bundle, calibration), objective),
-        resume="if_there",
-    )
-    seconds = time.monotonic() - begun
-    after, trained = quantize(bundle, calibration), quantize(outcome.best, calibration)
-    exact, own = (reference_logits(each, test.images) for each in (bundle, outcome.best))
+    exact = reference_logits(bundle, test.images)
     found = {
         "float32": judged(exact, test.targets),
         "int8_minmax": _side(bundle, quantize(bundle, calibration, calibration="minmax"), exact, test, gate),
-        "int8_after_training": _side(bundle, after, exact, test, gate),
-        "trained_for_int8": _side(outcome.best, trained, exact, test, gate),
+        "int8_after_training": _side(bundle, quantize(bundle, calibration), exact, test, gate),
     }
-    found["trained_for_int8"] |= {
-        "agreement_with_own_float32": alike(answers(trained, test.images), own),
-        "own_float32": judged(own, test.targets),
-    }
+    begun = time.monotonic()
+    if given.epochs:
+        better = trained_for_int8(bundle, calibration, dataset, given, out)
+        made, own = quantize(better, calibration), reference_logits(better, test.images)
+        found["trained_for_int8"] = _side(better, made, exact, test, gate) | {
+            "agreement_with_own_float32": alike(answers(made, test.images), own),
+            "own_float32": judged(own, test.targets),
+        }
+    seconds = time.monotonic() - begun
     for name, each in found.items():
         print(f"{name:>20}  top-1 {each['top1']:6.2f} %  agreement {each.get('agreement', 100.0):6.2f} %  ", end="")
         print("; ".join(each.get("refused", [])))
@@ -114,6 +102,23 @@ def one(path: str, dataset: Dataset, given: argparse.Namespace, root: Path) -> d
             name: round(found["float32"]["top1"] - each["top1"], 2) for name, each in found.items() if name != "float32"
         },
     }
+
+
+def trained_for_int8(
+    bundle: Bundle, calibration: np.ndarray, dataset: Dataset, given: argparse.Namespace, out: Path
+) -> Bundle:
+    objective = CrossEntropy
+    if given.teacher is not None:
+        teacher = bundle if given.teacher == "self" else read_bundle(Path(given.teacher))
+        objective = distil(teacher, Distillation())
+    return train_run(
+        bundle,
+        dataset,
+        with_settings(named_recipe("short"), {"epochs": given.epochs, "lr": given.lr, "precision": "fp32"}),
+        out=out,
+        objective=int8_aware(starting_ranges(bundle, calibration), objective),
+        resume="if_there",
+    ).best
 
 
 def _side(bundle: Bundle, made: Quantized, exact: np.ndarray, test, gate: GateImages) -> dict:

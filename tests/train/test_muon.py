@@ -10,7 +10,7 @@ from mobilenets.arch import compose
 from mobilenets.data import Dataset
 from mobilenets.nets import DepthwiseConv2d, build
 from mobilenets.nets.parts import SqueezeExcite
-from mobilenets.train import Recipe, loop
+from mobilenets.train import Recipe, loop, muon
 from mobilenets.train.muon import Muon, orthogonal
 from mobilenets.train.run import train_run
 from mobilenets.train.update import make_optimizer
@@ -58,6 +58,17 @@ def test_a_step_of_matrices_knows_no_size_of_gradients_and_the_rest_is_plain_sgd
     assert torch.allclose(*moved, atol=1e-5)
     # Tall: longer by sqrt(outputs / inputs) = 2.
     assert 0.1 * 2 * 0.6 < values(moved[0].flatten(1)).min() <= values(moved[0].flatten(1)).max() < 0.1 * 2 * 1.3
+
+
+def test_a_large_matrix_moves_in_parts_of_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "LARGEST", 8)
+    matrix = torch.nn.Parameter(torch.zeros(20, 32))
+    optimizer = Muon([{"params": [matrix], "orthogonal": True, "shrink": 0.0}], lr=1.0, momentum=0.9)
+    gradient = torch.randn(20, 32, generator=torch.Generator().manual_seed(2))
+    matrix.grad = gradient.clone()
+    optimizer.step()
+    for part in (slice(8), slice(8, 16), slice(16, 20)):
+        assert torch.allclose(matrix.detach()[part], -orthogonal(1.9 * gradient[part]), atol=1e-5)
 
 
 def test_matrices_shrink_by_their_rate() -> None:

@@ -14,6 +14,7 @@ __all__ = ["Muon", "orthogonal"]
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 TINY = 1e-7
+LARGEST = 256  # outputs that are made orthogonal together; the work per weight grows with their number
 
 
 class Muon(torch.optim.SGD):
@@ -21,9 +22,10 @@ class Muon(torch.optim.SGD):
 
     Such a step moves every direction of a layer's input alike, those that few images need too. It knows no size of
     gradients: `lr` is the greatest change of a matrix's singular values, and `shrink` is taken of the weights per step
-    and unit of `lr`. Kernels are matrices of (outputs, inputs x height x width); a tall one gets a step longer by
-    sqrt(outputs / inputs). (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
-    kellerjordan.github.io/posts/muon.) All other groups are those of torch's SGD.
+    and unit of `lr`. Kernels are matrices of (outputs, inputs x height x width), cut into parts of `LARGEST` outputs; a
+    tall one gets a step longer by sqrt(outputs / inputs). (Jordan et al. 2024, "Muon: An optimizer for hidden layers in
+    neural networks", kellerjordan.github.io/posts/muon; there without parts.) All other groups are those of torch's
+    SGD.
 
     Args:
         groups: of parameters, as torch's optimizers take them; with `orthogonal: True`, `shrink: float`, or neither.
@@ -63,7 +65,7 @@ class Muon(torch.optim.SGD):
         ahead = gradient.add(momentum, alpha=group["momentum"]).flatten(1)
         length = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["shrink"])
-        step = orthogonal(ahead.to(self._dtype)).to(parameter.dtype)
+        step = torch.cat([orthogonal(part) for part in ahead.to(self._dtype).split(LARGEST)]).to(parameter.dtype)
         parameter.add_(step.reshape(parameter.shape), alpha=-group["lr"] * length)
 
 
