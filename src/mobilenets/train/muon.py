@@ -65,7 +65,7 @@ class Muon(torch.optim.SGD):
         ahead = gradient.add(momentum, alpha=group["momentum"]).flatten(1)
         length = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["shrink"])
-        step = torch.cat([orthogonal(part) for part in ahead.to(self._dtype).split(LARGEST)]).to(parameter.dtype)
+        step = torch.cat([orthogonal(part) for part in torch.split(ahead.to(self._dtype), LARGEST)]).to(parameter.dtype)
         parameter.add_(step.reshape(parameter.shape), alpha=-group["lr"] * length)
 
 
