@@ -44,6 +44,7 @@ OURS = (
     ("openvino", "bf16", "openvino"),
     ("openvino", "int8", "openvino"),
     ("tflite", "fp32", "litert"),
+    ("tflite", "int8", "litert"),
 )
 EAGER = ("eager", "channels_last", "bf16")
 NOISE = 16  # images that ranges of untrained networks are read from

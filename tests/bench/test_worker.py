@@ -103,10 +103,11 @@ def test_a_worker_ends_by_itself_when_its_parent_is_killed(tiny_artifact: Path) 
 
 def test_ctrl_c_ends_the_workers(tiny_artifact: Path) -> None:
     code = """
-        import sys
+        import signal, sys
         from pathlib import Path
         from mobilenets.bench import measure_all, pool
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind a shell's &
         start = pool.Worker.opened
         def opened(self):
             print(self.pid, flush=True)

@@ -445,12 +445,12 @@ def test_a_remedy_for_rare_classes_raises_their_share_of_the_answers(remedy: dic
 
     def share(out: Path, **changes) -> float:
         source = Rare()
-        settings = {"epochs": 4.0, "batch_size": 40, "label_smoothing": 0.0, "lr": 0.2, "ema": 0.0, **changes}
+        settings = {"epochs": 4.0, "batch_size": 40, "optimizer": "sgd", "label_smoothing": 0.0, "lr": 0.2, "ema": 0.0}
         bundle = train(
             spec(),
             source,
             EvalPixels(images, targets),
-            recipe(**settings),
+            recipe(**settings, **changes),
             labels=LABELS,
             preprocess=PREPROCESS,
             out=out,

@@ -101,11 +101,13 @@ class Account:
             lost = isinstance(error, GateError) and any(gate != SPEEDUP for gate in error.failed)
             self._write(Line(step=name, verdict="rolled back", why=f"{error.got}; {error.wanted}", lost=lost))
             return True
+        # A training that kept the weights it began with still left ranges for int8 in its history.
+        untouched = same and made.bundle.history == standing.bundle.history
         measured = self._measured(
             made.bundle,
             artifact,
             fp32=fp32 or (artifact if made.precision == "fp32" else f"{folder}/fp32"),
-            bundle_at=standing.measured.bundle if same else f"{folder}/run/best",
+            bundle_at=standing.measured.bundle if untouched else f"{folder}/run/best",
             before=standing.measured,
         )
         start = self._start()
