@@ -1,11 +1,15 @@
 """Things that several tests make."""
 
+from dataclasses import replace
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mobilenets.arch import ArchSpec
+from mobilenets.arch import ArchSpec, compose
 from mobilenets.bundle import Bundle
 from mobilenets.export.outside import CONVERTER_VARIABLE, CONVERTERS, can_convert
 from mobilenets.nets import build, tensors_of
@@ -13,6 +17,9 @@ from mobilenets.nets.parts import LayerScale
 from mobilenets.records import Format, Preprocess
 from mobilenets.runtime import DEFAULT_ENGINES, is_installed
 from mobilenets.train.loader import normalise
+from mobilenets.train.machine import on_threads
+
+CENTRED = (128 / 255,) * 3  # the mean of new networks
 
 
 def patches(count: int, side: int, channels: int = 3) -> np.ndarray:
@@ -22,7 +29,11 @@ def patches(count: int, side: int, channels: int = 3) -> np.ndarray:
 
 
 def settled_bundle(spec: ArchSpec) -> Bundle:
-    """A bundle that behaves like a trained one: norms hold the statistics of real activations, logits differ."""
+    """A bundle that behaves like a trained one: norms hold the statistics of real activations, logits differ.
+
+    On one thread, whatever the test before it left: sums of another order move the statistics' last digits, and with
+    them, in a deep untrained network, which bytes lie halfway.
+    """
     torch.manual_seed(5)
     network = build(spec)
     for part in network.modules():
@@ -42,7 +53,7 @@ def settled_bundle(spec: ArchSpec) -> Bundle:
         mean=(0.4, 0.5, 0.6)[: spec.channels],
         std=(0.2, 0.25, 0.3)[: spec.channels],
     )
-    with torch.no_grad():
+    with torch.no_grad(), on_threads(1):
         network.train()(normalise(torch.from_numpy(patches(64, spec.resolution, spec.channels)), preprocess))
     return Bundle(
         spec=spec,
@@ -51,6 +62,13 @@ def settled_bundle(spec: ArchSpec) -> Bundle:
         preprocess=preprocess,
         tensors=tensors_of(network),
     )
+
+
+def bundle_of(base: str, *, side: int = 32, mean: tuple[float, ...] = CENTRED, **changes: Any) -> Bundle:
+    """A narrow network of a family, settled, for int8; `changes` are fields of its table."""
+    spec = compose(base, alpha=0.25, resolution=side, stride="small", classes=7)
+    bundle = settled_bundle(msgspec.structs.replace(spec, **changes))
+    return replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=mean, std=(0.25,) * len(mean)))
 
 
 def needs(format: Format) -> pytest.MarkDecorator:

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from making import patches, settled_bundle
+from making import CENTRED, bundle_of, patches, settled_bundle
 from mobilenets.arch import CATALOG, ArchSpec, compose
 from mobilenets.bundle import Bundle
 from mobilenets.errors import GateError, UsageError
@@ -25,15 +25,9 @@ from mobilenets.export.int8.statistics import channel_maxima
 from mobilenets.export.int8.weights import rounded, weight_steps
 from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
 from mobilenets.export.quantize import quantize
+from mobilenets.records import Format
 
 FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mobilenet_v4_conv_small")
-CENTRED = (128 / 255,) * 3
-
-
-def bundle_of(base: str, *, side: int = 32, mean: tuple[float, ...] = CENTRED, **changes: Any) -> Bundle:
-    spec = compose(base, alpha=0.25, resolution=side, stride="small", classes=7)
-    bundle = settled_bundle(msgspec.structs.replace(spec, **changes))
-    return replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=mean, std=(0.25,) * len(mean)))
 
 
 def answers(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
@@ -220,7 +214,12 @@ def test_corrected_biases_take_back_what_rounding_adds_on_average() -> None:
 
 
 @pytest.mark.parametrize("base", ["mobilenet_v1", "mobilenet_v3_small"])
-def test_wrong_ranges_are_caught_by_the_gate(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_wrong_ranges_are_caught_by_the_gate(
+    format: Format, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if format == "tflite":
+        pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     bundle, pixels = bundle_of(base), patches(24, 32)
     images = GateImages(images=pixels, targets=reference_logits(bundle, pixels).argmax(1), on="val")
 
@@ -230,7 +229,7 @@ def test_wrong_ranges_are_caught_by_the_gate(base: str, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(policy, "calibrated", narrow)
     with pytest.raises(GateError):
-        export(bundle, tmp_path / "int8", images=images, precision="int8", calibration=pixels)
+        export(bundle, tmp_path / "int8", images=images, format=format, precision="int8", calibration=pixels)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,23 +10,19 @@ import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from making import patches, settled_bundle
+from making import CENTRED, bundle_of, patches, settled_bundle
 from mobilenets.arch import CATALOG, compose
 from mobilenets.bundle import Bundle
-from mobilenets.errors import GateError, SpecError, UsageError
-from mobilenets.export import FORMATS, GateImages, export
-from mobilenets.export import quantize as policy
-from mobilenets.export.gate import reference_logits
-from mobilenets.export.int8 import Range, calibrated, prepared, quantized, ranges
+from mobilenets.errors import SpecError, UsageError
+from mobilenets.export import FORMATS
+from mobilenets.export.int8 import calibrated, prepared, quantized
 from mobilenets.export.int8.trained import RANGES_KEY, starting_ranges
 from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
 from mobilenets.export.quantize import quantize
@@ -45,15 +41,8 @@ FAMILIES = (
     "mobilenet_v3_small_minimalistic",
     "mobilenet_v4_conv_small",
 )
-CENTRED = (128 / 255,) * 3
 UNEVEN = (0.485, 0.456, 0.406)
 PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # LiteRT's own kernels, without XNNPACK
-
-
-def bundle_of(base: str, *, side: int = 32, mean: tuple[float, ...] = CENTRED, **changes: Any) -> Bundle:
-    spec = compose(base, alpha=0.25, resolution=side, stride="small", classes=7)
-    bundle = settled_bundle(msgspec.structs.replace(spec, **changes))
-    return replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=mean, std=(0.25,) * 3))
 
 
 def graph_of(bundle: Bundle, images: np.ndarray) -> onnx.ModelProto:
@@ -97,11 +86,10 @@ def answers_alike(model: onnx.ModelProto, content: bytes, pixels: np.ndarray, *,
     given, _ = run(content, pixels)
     assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.98
     if platform.machine() in ("x86_64", "AMD64") and not deep:
-        # There XNNPACK rounds as ONNX says, but for a number in a hundred thousand that lies halfway between two bytes;
-        # which images have one depends on the last digits of the weights, so on threads, and an untrained network
-        # passes it on to all of an image's logits. Kernels that round otherwise, as those below, leave no logit as it
-        # was.
-        assert (np.abs(given - expected) < 0.5 * step).mean() > 0.7
+        # There XNNPACK rounds as ONNX says, but for a number in a hundred thousand that lies halfway between two bytes.
+        # Kernels that round otherwise, as those below, leave no logit as it was: an untrained network passes all on.
+        assert (np.abs(given - expected) < 0.5 * step).mean() > 0.8
+        assert np.abs(given - expected).max() <= 6.5 * step
     if not deep:
         plain, _ = run(content, pixels, experimental_op_resolver_type=PLAIN)
         assert np.corrcoef(plain.ravel(), expected.ravel())[0, 1] > 0.9
@@ -319,18 +307,3 @@ def test_a_clip_of_bytes_outside_hard_swish_is_named() -> None:
             node.op_type = "Sub"
     with pytest.raises(SpecError, match=r"rows\.0\.conv\.hard_swish\.gate is a clip of bytes"):
         to_tflite(model, facts={})
-
-
-@pytest.mark.parametrize("base", ["mobilenet_v1", "mobilenet_v3_small"])
-def test_wrong_ranges_are_caught_by_the_gate(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, pixels = bundle_of(base), patches(24, 32)
-    images = GateImages(images=pixels, targets=reference_logits(bundle, pixels).argmax(1), on="val")
-
-    def narrow(*given: Any, **options: Any) -> dict[str, Range]:
-        found = ranges.calibrated(*given, **options)
-        return {name: Range(each.low / 10, each.high / 10) for name, each in found.items()}
-
-    monkeypatch.setattr(policy, "calibrated", narrow)
-    with pytest.raises(GateError):
-        export(bundle, tmp_path / "int8", images=images, format="tflite", precision="int8", calibration=pixels)
-    assert list(tmp_path.iterdir()) == []

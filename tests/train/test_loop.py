@@ -4,6 +4,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -345,18 +347,12 @@ def test_recalibrated_norms_hold_the_statistics_of_the_weights_that_are_delivere
     assert all(np.array_equal(plain.last.tensors[n], fresh.last.tensors[n]) for n in learned)
 
 
-def test_a_recalibrated_run_that_goes_on_ends_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recalibrated_run_that_goes_on_ends_bit_equal(
+    tmp_path: Path, ctrl_c_at: Callable[[int], AbstractContextManager[None]]
+) -> None:
     settings = {"epochs": 3.0, "recalibrate": 2, "mixup": 0.2, "drop_path": 0.2, "erase": 0.3, "randaugment": 1}
     whole = run(tmp_path / "whole", **settings)
-    advance = loop._Run._advance
-
-    def stop(self: loop._Run, *, seconds: float) -> None:
-        advance(self, seconds=seconds)
-        if self.progress.step == 5:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_advance", stop)
+    with ctrl_c_at(5):
         assert not run(tmp_path / "part", **settings).finished
     rest = run(tmp_path / "part", resume="must", **settings)
     assert same(rest.last.tensors, whole.last.tensors)

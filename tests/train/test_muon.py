@@ -1,4 +1,6 @@
-import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import ModuleType
 
 import msgspec
@@ -10,7 +12,7 @@ from mobilenets.arch import compose
 from mobilenets.data import Dataset
 from mobilenets.nets import DepthwiseConv2d, build
 from mobilenets.nets.parts import SqueezeExcite
-from mobilenets.train import Recipe, loop, muon
+from mobilenets.train import Recipe, muon
 from mobilenets.train.muon import Muon, orthogonal
 from mobilenets.train.run import train_run
 from mobilenets.train.update import make_optimizer
@@ -104,24 +106,16 @@ def test_rates_of_matrices_fall_towards_the_stem_as_well() -> None:
     assert scales[network.rows[-2].project.norm.weight] == 0.25
 
 
-def test_it_learns_what_can_be_learned(tiny_run: ModuleType, colours: Dataset, tmp_path) -> None:
+def test_it_learns_what_can_be_learned(tiny_run: ModuleType, colours: Dataset, tmp_path: Path) -> None:
     outcome = train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path)
     assert outcome.rows[-1].eval_top1 > 90
 
 
 def test_a_run_that_goes_on_ends_bit_equal(
-    tiny_run: ModuleType, colours: Dataset, tmp_path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: ModuleType, colours: Dataset, tmp_path: Path, ctrl_c_at: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     whole = train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path / "whole")
-    advance = loop._Run._advance
-
-    def stop(self: loop._Run, *, seconds: float) -> None:
-        advance(self, seconds=seconds)
-        if self.progress.step == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_advance", stop)
+    with ctrl_c_at(3):
         assert not train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path / "part").finished
     rest = train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path / "part", resume="must")
     assert rest.finished
