@@ -7,11 +7,16 @@ from hypothesis import strategies as st
 
 from mobilenets.errors import UsageError
 from mobilenets.metrics import (
+    average_precisions,
     balanced_accuracy,
     confusion,
     expected_calibration_error,
+    f1_scores,
+    label_loss,
     mcnemar,
+    mean_average_precision,
     per_class_accuracy,
+    sigmoid,
     softmax,
     top_k_accuracy,
     wilson_interval,
@@ -143,3 +148,68 @@ def test_mcnemar_of_equal_answers_is_one_and_thousands_of_images_do_not_overflow
     assert mcnemar(np.ones(5000, bool), np.zeros(5000, bool)) == 0.0
     with pytest.raises(UsageError):
         mcnemar(same, same[:2])
+
+
+NAN = float("nan")
+FOUR = np.array([[1.0], [1.0], [0.0], [1.0]])  # of logits 4, 3, 2, 1 in this order
+
+
+def test_average_precision_is_that_of_cases_worked_out_by_hand() -> None:
+    falling = np.array([[4.0], [3.0], [2.0], [-1.0]])
+    # hits at ranks 1, 2 and 4: (1/1 + 2/2 + 3/4) / 3
+    np.testing.assert_allclose(average_precisions(falling, FOUR), [(1 + 1 + 3 / 4) / 3])
+    # the other way round: hits at ranks 1, 3, 4
+    np.testing.assert_allclose(average_precisions(-falling, FOUR), [(1 + 2 / 3 + 3 / 4) / 3])
+    # one threshold for the first three: two of them are right; then the fourth
+    tied = np.array([[2.0], [2.0], [2.0], [1.0]])
+    np.testing.assert_allclose(average_precisions(tied, FOUR), [2 / 3 * 2 / 3 + 1 / 3 * 3 / 4])
+    # scikit-learn's own example (its documentation of average_precision_score): 0.83
+    example = np.array([[0.1], [0.4], [0.35], [0.8]])
+    np.testing.assert_allclose(average_precisions(example, np.array([[0.0], [0], [1], [1]])), [5 / 6])
+
+
+def test_a_constant_answer_has_the_share_of_the_label_as_precision_in_any_order_of_the_images() -> None:
+    for targets in (FOUR, FOUR[::-1]):
+        np.testing.assert_allclose(average_precisions(np.zeros((4, 1)), targets), [3 / 4])
+
+
+def test_unknown_cells_take_no_part_whatever_the_logits_are() -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(40, 3)), rng.integers(0, 2, (40, 3)).astype(float)
+    targets[::3, 1] = NAN
+    other = np.where(np.isnan(targets), 1e3, logits)
+    for measure in (average_precisions, f1_scores, label_loss):
+        np.testing.assert_array_equal(measure(logits, targets), measure(other, targets))
+    known = ~np.isnan(targets[:, 1])
+    alone = average_precisions(logits[known, 1:2], targets[known, 1:2])
+    np.testing.assert_allclose(average_precisions(logits, targets)[1], alone[0])
+
+
+def test_f1_and_loss_are_those_of_cases_worked_out_by_hand() -> None:
+    logits = np.array([[2.0, -1.0], [-3.0, -1.0], [1.0, -2.0]])
+    targets = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, NAN]])
+    # first label: one right, one missed, one too many; second: the only one missed
+    np.testing.assert_allclose(f1_scores(logits, targets), [0.5, 0.0])
+    p = 1 / (1 + np.exp(-logits))
+    by_hand = -(np.log(p[0, 0]) + np.log(p[1, 0]) + np.log(1 - p[2, 0]) + np.log(p[0, 1]) + np.log(1 - p[1, 1])) / 3
+    assert label_loss(logits, targets) == pytest.approx(by_hand)
+    np.testing.assert_allclose(sigmoid(logits), p)
+    assert sigmoid(np.array([-1e5, 1e5])).tolist() == [0.0, 1.0]
+
+
+def test_a_label_that_no_image_has_does_not_count() -> None:
+    logits = np.array([[2.0, 5.0], [1.0, -5.0]])
+    targets = np.array([[1.0, 0.0], [0.0, NAN]])
+    assert np.isnan(average_precisions(logits, targets)[1])
+    assert np.isnan(f1_scores(logits, targets)[1])
+    assert mean_average_precision(logits, targets) == 1.0
+    with pytest.raises(UsageError, match="no image has any of the labels"):
+        mean_average_precision(logits, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "targets", [np.zeros(2), np.zeros((2, 3)), np.full((2, 2), 0.5)], ids=["classes", "other labels", "halves"]
+)
+def test_targets_that_are_no_labels_are_refused(targets: np.ndarray) -> None:
+    with pytest.raises(UsageError):
+        average_precisions(np.zeros((2, 2)), targets)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,12 +120,18 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         spec = ArchSpec.from_json(content["spec"])
         preprocess = from_json(content["preprocess"], Preprocess, what=f"{folder / JSON_NAME}: preprocess")
-        labels, task, history = tuple(content["labels"]), content["task"], tuple(content["history"])
-        digest = content["digest"]
+        labels, history, digest = tuple(content["labels"]), tuple(content["history"]), content["digest"]
+        task = content.get("task", "classify")  # all that there was, before bundles said so
     except (KeyError, TypeError) as error:
         raise FileFormatError(
             f"{folder / JSON_NAME} has no usable {error}", wanted="a bundle", do="make the bundle again"
         ) from error
+    if task not in get_args(Task):
+        raise FileFormatError(
+            f"{folder / JSON_NAME} is for the task {task!r}",
+            wanted="one of " + ", ".join(get_args(Task)),
+            do="use the version of mobilenets that made it, or a newer one",
+        )
     safetensors = _safetensors()
     try:
         tensors: dict[str, NDArray[np.float32]] = safetensors.load_file(str(folder / WEIGHTS_NAME))

@@ -1,6 +1,8 @@
-"""How good the answers are: accuracy, confusion, intervals, calibration. Pure numpy, no torch.
+"""How good the answers are: accuracy, confusion, intervals, calibration, precision. Pure numpy, no torch.
 
-Throughout: N images, K classes; logits and probabilities are float (N, K), targets are integers (N,) in [0, K).
+Throughout: N images, K classes; logits and probabilities are float (N, K), targets are integers (N,) in [0, K). Where
+images have any number of K labels, targets are float (N, K): 1 has the label, 0 has it not, NaN is not known and takes
+no part; a label is said to be there where its logit is above 0, its probability above a half.
 """
 
 from __future__ import annotations
@@ -14,11 +16,17 @@ from numpy.typing import NDArray
 from .errors import UsageError
 
 __all__ = [
+    "average_precisions",
     "balanced_accuracy",
     "confusion",
     "expected_calibration_error",
+    "f1_scores",
+    "label_loss",
     "mcnemar",
+    "mean_average_precision",
+    "mean_of_known",
     "per_class_accuracy",
+    "sigmoid",
     "softmax",
     "top_k_accuracy",
     "wilson_interval",
@@ -35,6 +43,12 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     raised = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     shares: NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
     return shares
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Probabilities in [0, 1] from logits, each by itself; no finite logit overflows."""
+    halves: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+    return halves
 
 
 def top_k_accuracy(logits: NDArray[Any], targets: NDArray[Any], *, k: int) -> float:
@@ -172,6 +186,88 @@ def expected_calibration_error(probabilities: NDArray[Any], targets: NDArray[Any
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gap = np.bincount(which, weights=right - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(targets))
+
+
+def average_precisions(logits: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+    """How well each label's logits put the images that have it before those that have not: (K,), in [0, 1].
+
+    The sum over thresholds of (recall gained) x (precision), without interpolation, as scikit-learn's
+    `average_precision_score` has it; images with equal logits fall at one threshold. Guessing gives the share of images
+    with the label. NaN for a label that no image has.
+
+    Raises:
+        UsageError: no images, shapes that do not match, or targets that are not 0, 1 or NaN.
+    """
+    _check_labels(logits, targets)
+    pairs = [(own[~np.isnan(truth)], truth[~np.isnan(truth)]) for own, truth in zip(logits.T, targets.T, strict=True)]
+    return np.array([_average_precision(own, truth == 1) for own, truth in pairs])
+
+
+def f1_scores(logits: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+    """The harmonic mean of precision and recall of each label (K,), in [0, 1]; NaN for a label that no image has.
+
+    Raises:
+        UsageError: as `average_precisions`.
+    """
+    _check_labels(logits, targets)
+    said, has = (logits > 0) & ~np.isnan(targets), targets == 1
+    right, either = (said & has).sum(axis=0), said.sum(axis=0) + has.sum(axis=0)
+    shares: NDArray[np.float64] = np.divide(
+        2.0 * right, either, out=np.full(len(either), np.nan), where=has.any(axis=0)
+    )
+    return shares
+
+
+def mean_of_known(scores: NDArray[Any]) -> float:
+    """The mean of the labels' scores (K,) that are not NaN: every label counts alike, however many images have it.
+
+    Raises:
+        UsageError: all are NaN.
+    """
+    if np.isnan(scores).all():
+        raise UsageError("no image has any of the labels", wanted="at least one", do="use other images")
+    return float(np.nanmean(scores))
+
+
+def mean_average_precision(logits: NDArray[Any], targets: NDArray[Any]) -> float:
+    """The mean of the labels' average precisions, in [0, 1]; labels that no image has do not count.
+
+    Raises:
+        UsageError: as `average_precisions`, or no image has any label.
+    """
+    return mean_of_known(average_precisions(logits, targets))
+
+
+def label_loss(logits: NDArray[Any], targets: NDArray[Any]) -> float:
+    """Sigmoid cross-entropy in nats: summed over the labels that are known, mean over the images.
+
+    Raises:
+        UsageError: as `average_precisions`.
+    """
+    _check_labels(logits, targets)
+    each = np.logaddexp(0, logits.astype(np.float64)) - logits * np.nan_to_num(targets)
+    return float(np.where(np.isnan(targets), 0.0, each).sum() / len(targets))
+
+
+def _average_precision(scores: NDArray[Any], truth: NDArray[np.bool_]) -> float:
+    if not truth.any():
+        return math.nan
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(truth[order])
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of the images at one threshold
+    gained = np.diff(hits[last], prepend=0) / hits[-1]
+    return float((gained * hits[last] / (last + 1)).sum())
+
+
+def _check_labels(scores: NDArray[Any], targets: NDArray[Any]) -> None:
+    if scores.ndim != 2 or targets.shape != scores.shape or not len(targets):
+        raise UsageError(
+            f"scores are {scores.shape}, targets are {targets.shape}",
+            wanted="both (N, K) with N >= 1",
+            do="give a target for every label of every image, NaN where it is not known",
+        )
+    if not (np.isnan(targets) | (targets == 0) | (targets == 1)).all():
+        raise UsageError("some targets are neither 0 nor 1", wanted="0, 1, or NaN", do="correct them")
 
 
 def _check(scores: NDArray[Any], targets: NDArray[Any]) -> int:

@@ -33,11 +33,12 @@ __all__ = [
     "Score",
     "Task",
     "from_json",
+    "only_classifiers",
     "read_record",
     "to_json",
 ]
 
-Task = Literal["classify"]
+Task = Literal["classify", "multilabel"]  # one class per image; any number of labels per image
 Format = Literal["onnx", "openvino", "tflite", "executorch", "coreml", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights"]
 Resize = Literal["shorter_side", "stretch"]
@@ -76,7 +77,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Score(msgspec.Struct, frozen=True):
-    """One label with its probability in [0, 1]."""
+    """One label with its probability in [0, 1]; those of "multilabel" need not sum to 1."""
 
     label: str
     index: int
@@ -84,7 +85,10 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """What a classifier says of one image, best first; or why it could not say anything."""
+    """What a model says of one image, best first; or why it could not say anything.
+
+    Of "multilabel" these are the labels that are there, perhaps none.
+    """
 
     image: str
     top: tuple[Score, ...] = ()
@@ -219,6 +223,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             if row.what == what and row.metric == metric:
                 return row.value
         raise KeyError((what, metric))
+
+
+def only_classifiers(task: Task, *, what: str) -> None:
+    """Refuse a task whose images do not have one class each.
+
+    Args:
+        task: of a model, or of a data set.
+        what: is asked for, in words.
+
+    Raises:
+        UsageError: the task is another.
+    """
+    if task != "classify":
+        raise UsageError(
+            f"{what} for the task {task!r}",
+            wanted="images of one class each, and a model that tells classes apart",
+            do="train, val, predict and export know images with any number of labels; the rest does not",
+        )
 
 
 def to_json(record: Any) -> Any:

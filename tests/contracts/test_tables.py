@@ -8,12 +8,16 @@ from pathlib import Path
 from mobilenets.arch import CATALOG, rows
 from mobilenets.cli.main import EXTRAS
 from mobilenets.export import FORMATS, Limits
+from mobilenets.export.gate import JUDGES
 from mobilenets.export.onnx_graph import EMITTERS
 from mobilenets.export.outside import CONVERTERS
 from mobilenets.nets import BUILDERS
 from mobilenets.records import Format, Precision, Task
 from mobilenets.runtime import DEFAULT_ENGINES, ELSEWHERE, ENGINES
+from mobilenets.runtime.predict import READERS
+from mobilenets.runtime.validate import VALIDATIONS
 from mobilenets.tasks import TASKS
+from mobilenets.train.results import RESULTS
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 ROW_TYPES = set(typing.get_args(rows.Row))
@@ -63,5 +67,6 @@ def test_every_engine_is_where_the_table_says_and_goes_by_its_name() -> None:
         assert engine.name.fget(None) == name
 
 
-def test_tasks_are_those_of_the_records() -> None:
-    assert set(TASKS) == set(typing.get_args(Task))
+def test_tasks_are_those_of_the_records_and_each_is_read_measured_judged_and_told() -> None:
+    for table in (TASKS, READERS, VALIDATIONS, JUDGES, RESULTS):
+        assert set(table) == set(typing.get_args(Task))

@@ -15,15 +15,22 @@ __all__ = ["gate_images_of", "is_fp32_of", "replaceable"]
 
 
 def gate_images_of(bundle: Bundle, dataset: Dataset) -> GateImages:
-    """Validation images with the bundle's class numbers."""
+    """Validation images with targets in the order of the bundle's labels.
+
+    Raises:
+        UsageError: the data has a class that the bundle lacks, or is for another task.
+    """
     from ..data import prepared
     from ..export import GateImages
     from ..export.images import gate_images
-    from ..runtime.validate import match_labels
+    from ..runtime.validate import check_same_task, match_labels, own_targets
 
+    check_same_task(bundle.task, dataset)
     own = match_labels(bundle.labels, dataset.labels)
     drawn = gate_images(prepared(dataset, "val", bundle.preprocess), on="val")
-    return GateImages(images=drawn.images, targets=own[drawn.targets], on=drawn.on)
+    assert drawn.targets is not None  # a split has them
+    targets = own_targets(drawn.targets, own, count=len(bundle.labels))
+    return GateImages(images=drawn.images, targets=targets, on=drawn.on)
 
 
 def is_fp32_of(bundle: Bundle, folder: Path, *, format_: Format) -> bool:

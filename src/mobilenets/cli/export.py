@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from ..records import Format, Precision
+from ..records import Format, Precision, only_classifiers
 from .artifacts import gate_images_of, is_fp32_of, replaceable
 from .export_weights import LIBRARIES, export_weights
 from .training import left_only_full
@@ -26,7 +26,7 @@ __all__ = ["command"]
 
 @click.command(name="export", short_help="Make a file that runs without torch, and check its answers.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", metavar="DATA", help="The data it was trained on: folder, digits or cifar10.")
+@click.option("--data", metavar="DATA", help="The data it was trained on: folder, table, digits or cifar10.")
 @click.option("--images", metavar="IMAGES", help="Instead: pictures without labels (folder or pattern); not for int8.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the artifact.")
 @click.option(
@@ -108,6 +108,8 @@ def command(
 
     maker_of(format_, precision)  # what cannot be made is told before images are read
     read = read_bundle(bundle)
+    if precision == "int8":
+        only_classifiers(read.task, what="int8")
     dataset = None if data is None else open_dataset(data)
     held = _pictures(read, images or "") if dataset is None else gate_images_of(read, dataset)
     folder = (

@@ -308,6 +308,8 @@ def _step(step: dict[str, Any]) -> str:
     words = [str(step.get("step", "?"))]
     if "eval_top1" in measured:
         words.append(f"validation top-1 {measured['eval_top1']:.2f} %")
+    if "eval_map" in measured:
+        words.append(f"validation mAP {measured['eval_map']:.2f} %")
     if "seconds" in measured:
         words.append(f"{measured['seconds']:.0f} s")
     if "device" in step:

@@ -22,7 +22,9 @@ __all__ = ["command"]
 @click.command(name="predict", short_help="Say what is in images.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--top-k", default=5, show_default=True, metavar="N", help="At most this many labels per image.")
+@click.option(
+    "--top-k", type=int, metavar="N", help="At most this many labels per image.  [default: 5; of any number, all there]"
+)
 @click.option("--batch-size", default=8, show_default=True, metavar="N", help="Images per run of the engine.")
 @click.option("--threads", type=int, metavar="N", help="Threads of the engine.  [default: the cores, at most 4]")
 @click.option("--engine", metavar="NAME", help=ENGINE_HELP)
@@ -32,7 +34,7 @@ def command(
     context: click.Context,
     model: Path,
     sources: tuple[str, ...],
-    top_k: int,
+    top_k: int | None,
     batch_size: int,
     threads: int | None,
     engine: str | None,
@@ -54,6 +56,8 @@ def command(
     In a pipe:
         curl -s https://example.org/rose.jpg | mobilenets predict flowers/ -
         find photos -newer mark | mobilenets predict flowers/ - --json | jq .top[0].label
+
+    Of a network that was trained for any number of labels, those above a probability of a half are told.
 
     An image that cannot be read is reported and the rest go on; if none can be read, the exit code is 2.
     """
@@ -119,6 +123,8 @@ def _table(predictions: Iterable[Prediction], *, names: list[str]) -> Iterator[t
     for prediction in predictions:
         if prediction.error is not None:
             yield f"{prediction.image:<{wide}}  error: {prediction.error}", True
+        elif not prediction.top:
+            yield f"{prediction.image:<{wide}}  {'-':>11}  (no label)", False
         for rank, score in enumerate(prediction.top):
             first = "" if rank else prediction.image
             yield f"{first:<{wide}}  {score.probability:11.4f}  {score.label}", False

@@ -95,6 +95,7 @@ def command(
     """
     from ..bundle import read_bundle
     from ..data import open_dataset
+    from ..records import only_classifiers
     from ..runs import new_run_folder, run_name
 
     lesson = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
@@ -104,6 +105,7 @@ def command(
         raise click.UsageError("--qat trains the ranges, and --calibration finds others; give one")
     folder = None if out is None else replaceable(out)
     read = read_bundle(bundle)
+    only_classifiers(read.task, what="quantize")
     dataset = open_dataset(data)
     scores = trained = None
     if epochs is not None:

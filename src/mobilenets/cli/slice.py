@@ -47,9 +47,11 @@ def command(
     from ..compress.slice import RECALIBRATION_IMAGES, policy_of, slice_bundle
     from ..data import open_dataset
     from ..errors import UsageError
+    from ..records import only_classifiers
     from ..runs import new_run_folder
 
     elastic = read_bundle(bundle)
+    only_classifiers(elastic.task, what="slice")
     policy_of(elastic)  # whatever else is wrong, this is told first
     if data is None:
         raise UsageError(

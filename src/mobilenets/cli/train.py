@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ..train import Outcome
 
 __all__ = ["command"]
+
+LEFT: Final = ("results.csv", "classes.csv", "curves.png", "confusion.png", "samples.png", "args.yaml")
 
 
 @click.command(name="train", short_help="Train a network on labelled images.")
@@ -76,7 +78,8 @@ def command(
 
     MODEL is a name (see: mobilenets models), the JSON file of a table, or the folder of a bundle, whose weights it then
     starts from. DATA is a folder with one folder of images per class (or with train/ and val/ of that kind), or a name:
-    digits, cifar10.
+    digits, cifar10; or, for images with any number of labels, a table: a .csv, or a folder with labels.csv, with a
+    column `file`, a column of 1, 0 or nothing (not known) for each label, and perhaps a column `split`.
 
     \b
     For some time, or for some passes over the images:
@@ -94,7 +97,7 @@ def command(
         mobilenets train imported/ flowers/ --lr 0.05 --set layer_decay=0.8
 
     \b
-    From a teacher, a network that knows the same classes:
+    From a teacher, a network that knows the same classes or labels:
         mobilenets train mobilenet_v2_0.35 flowers/ --teacher runs/train/mobilenet_v2-flowers/best --temperature 4
 
     \b
@@ -111,11 +114,15 @@ def command(
         mobilenets train mobilenet_v2 flowers/ --time 20m --resume
 
     \b
+    Images with any number of labels (red, square ...) in photos/labels.csv; mean average precision is the goal:
+        mobilenets train mobilenet_v3_small photos/ --time 20m
+
+    \b
     On several processors or machines (batches are shared out, results are as from one):
         torchrun --nproc-per-node 2 -m mobilenets train mobilenet_v2 flowers/ --batch-size 256
 
     The folder runs/train/NAME then holds best/ and last/ (bundles), results.csv, classes.csv, curves.png,
-    confusion.png, samples.png and args.yaml.
+    confusion.png (not of a table), samples.png and args.yaml.
     """
     from ..runs import run_name
     from ..train import CrossEntropy, Tuning, check_teacher, distil
@@ -132,7 +139,7 @@ def command(
     start = started_from(model)
     team, dataset = opened_by_all(context, data)
     if lesson is not None:
-        check_teacher(lesson[0], dataset.labels, lesson[1])
+        check_teacher(lesson[0], dataset.labels, lesson[1], task=dataset.task)
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
     folder = folder_of_all(team, "train", label, out=out, resume=resume)
     again = typed_again(context)
@@ -171,7 +178,7 @@ def _facts(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "finished": outcome.finished,
         "model": outcome.best.spec.name,
         "digest": outcome.best.digest,
-        "top1": outcome.top1,
+        **({"top1": outcome.top1} if outcome.best.task == "classify" else {"map": outcome.goal}),
         "rows": [to_json(row) for row in outcome.rows],
     }
 
@@ -179,10 +186,10 @@ def _facts(outcome: Outcome, folder: Path) -> dict[str, Any]:
 def _tell(outcome: Outcome, folder: Path, *, data: str, again: str, quiet: bool) -> None:
     """What came out, where it is, and what to type next; on standard error where JSON has the other."""
     lines = [
-        f"validation top-1 {100 * outcome.top1:.2f} % ({outcome.best.spec.name})",
+        f"validation {outcome.rows[-1].goal_name} {100 * outcome.goal:.2f} % ({outcome.best.spec.name})",
         f"  {folder / 'best'}  the weights that did best",
         f"  {folder / 'last'}  the weights at the end",
-        f"  {folder}  results.csv, classes.csv, curves.png, confusion.png, samples.png, args.yaml",
+        f"  {folder}  {', '.join(name for name in LEFT if (folder / name).is_file())}",
     ]
     if outcome.finished:
         lines.append(f"next: {shlex.join(['mobilenets', 'export', str(folder / 'best'), '--data', data])}")

@@ -14,7 +14,7 @@ from .params import is_bundle
 
 if TYPE_CHECKING:
     from ..data import SplitName
-    from ..runtime.validate import Validation
+    from ..runtime.validate import LabelValidation, Validation
 
 __all__ = ["command"]
 
@@ -31,7 +31,8 @@ def command(model: Path, data: str, split: SplitName | None, engine: str | None,
     """Measure how often a model is right, on images with known labels.
 
     MODEL is the folder of a bundle (then torch answers) or of an artifact (no torch is needed). DATA is a folder with
-    one folder of images per class, or digits, or cifar10. Classes are matched by name; their order may differ.
+    one folder of images per class, or digits, or cifar10; or a table, for images with any number of labels. Classes and
+    labels are matched by name; their order may differ.
 
     \b
     Final numbers, and numbers to choose by:
@@ -46,14 +47,14 @@ def command(model: Path, data: str, split: SplitName | None, engine: str | None,
     """
     from ..data import open_dataset
 
-    validation: Validation
+    validation: Validation | LabelValidation
     if is_bundle(model):
         if engine is not None:
             raise click.UsageError("--engine is for artifacts; torch answers for a bundle")
         from ..bundle import read_bundle
-        from ..train.validate import validate_bundle
+        from ..train.validate import measure_bundle
 
-        validation = validate_bundle(read_bundle(model), open_dataset(data), split=split)
+        validation = measure_bundle(read_bundle(model), open_dataset(data), split=split)
     else:
         from ..runtime import open_artifact
         from ..runtime.validate import validate_artifact
@@ -66,7 +67,11 @@ def command(model: Path, data: str, split: SplitName | None, engine: str | None,
 
         click.echo(json.dumps({"model": str(model), **to_json(validation)}, indent=2, ensure_ascii=False))
         return
-    for line in _lines(validation, model):
+    from ..runtime.validate import LabelValidation
+
+    for line in (
+        _label_lines(validation, model) if isinstance(validation, LabelValidation) else _lines(validation, model)
+    ):
         click.echo(line)
 
 
@@ -85,3 +90,19 @@ def _lines(validation: Validation, model: Path) -> Iterator[str]:
             f"{score.label:<{wide}}  {100 * score.accuracy:6.2f} %  {score.right:>5}  {score.n:>5}"
             f"  {score.mostly_taken_for or '-'}"
         )
+
+
+def _label_lines(validation: LabelValidation, model: Path) -> Iterator[str]:
+    yield f"{model} on {validation.data}, {validation.split}: {validation.n:,} images"
+    yield f"  mean average precision  {100 * validation.map:.2f} %  (mean over labels)"
+    yield f"  mean F1                 {100 * validation.f1:.2f} %  (there: above a probability of a half)"
+    yield f"  loss                    {validation.loss:.4f} nats an image"
+    wide = max(len("label"), *(len(score.label) for score in validation.labels))
+    yield f"\n{'label':<{wide}}  precision        F1  images  known"
+    for score in validation.labels:
+        precision, f1 = (_share(value) for value in (score.average_precision, score.f1))
+        yield f"{score.label:<{wide}}  {precision:>9}  {f1:>8}  {score.positive:>6}  {score.n:>5}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

@@ -19,6 +19,7 @@ from ..data import Dataset, prepared, store
 from ..errors import UsageError
 from ..files import write_bytes, write_json, write_text
 from ..metrics import wilson_interval
+from ..records import only_classifiers
 from ..train import Distillation, Outcome, Recipe, Tuning, check_teacher
 from ..train.choose import native_side, spec_for, store_side
 from ..train.elastic import ElasticPolicy, check_lesson, check_policy, elastic
@@ -118,6 +119,7 @@ def train_elastic(
         DataError: images that cannot be used.
         CheckError: the loss is no longer a number.
     """
+    only_classifiers(dataset.task, what="elastic")
     alpha = policy.widest if isinstance(start, str) and width_of(find(start)) != policy.widest else None
     resolution = max(policy.resolutions) if policy.resolutions else None
     check_policy(_widest(start, dataset, alpha=alpha, resolution=resolution), policy)  # before anything is written

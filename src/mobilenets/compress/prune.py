@@ -20,6 +20,7 @@ from ..bundle import Bundle
 from ..errors import BudgetError, UsageError
 from ..nets import Network, build, load_tensors, tensors_of
 from ..nets.settle import settle_norms
+from ..records import only_classifiers
 from ..train.judge import recalibrated
 from ..train.loader import Batches, normalise
 from ..train.machine import pick_device
@@ -100,6 +101,7 @@ def prune(
         UsageError: the network keeps the target as it is, or something is missing that the choices need.
         CheckError: the network does not answer with finite numbers.
     """
+    only_classifiers(bundle.task, what="prune")
     place = pick_device(device)
     begun = _settled(bundle, batches, place) if batches is not None and bundle.folded_norms else bundle
     scores = _scores(begun, importance, batches, place)

@@ -18,6 +18,7 @@ from ..data import Dataset, store
 from ..errors import FileFormatError, UsageError
 from ..nets import build, load_tensors, tensors_of
 from ..nets.nested import places_in
+from ..records import only_classifiers
 from ..runtime.validate import match_labels
 from ..train import Recipe, with_settings
 from ..train.choose import native_side, store_side
@@ -98,6 +99,8 @@ def slice_bundle(
         SpecError: the network at that resolution has no name.
         DataError: the images cannot be used.
     """
+    only_classifiers(bundle.task, what="slice")
+    only_classifiers(dataset.task, what="slice")
     policy = policy_of(bundle)
     narrow = _within(bundle, policy, alpha=alpha, resolution=resolution)
     if narrow.digest == bundle.spec.digest:

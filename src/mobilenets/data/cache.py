@@ -4,8 +4,9 @@
 - `store` keeps every image at a size that augmentation can still crop from (train): `Store`.
 
 Both are kept the same way: `pixels.bin` (all images one after the other, uint8, height x width x channels each),
-`sizes.npy` (N, 2), `targets.npy` (N,), and `meta.json` with names and problems. The folder's name holds a digest of
-all that decides its contents, so an old cache is never mistaken for a new one; old caches stay until they are deleted.
+`sizes.npy` (N, 2), `targets.npy` (as in `Split`), and `meta.json` with names and problems. The folder's name holds a
+digest of all that decides its contents, so an old cache is never mistaken for a new one; old caches stay until they
+are deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -30,7 +31,7 @@ from ..errors import DataError, FileFormatError, MobileNetsError, UsageError
 from ..files import cache_root, digest_of, new_folder, write_json
 from ..progress import track
 from ..records import Preprocess, read_record, to_json
-from .dataset import Dataset, Split
+from .dataset import Dataset, Split, images_of_labels
 from .summary import Problem, SplitName
 
 __all__ = ["Pixels", "Store", "prepared", "store"]
@@ -49,13 +50,13 @@ class Pixels:
 
     Attributes:
         images: uint8 (N, resolution, resolution, channels), read-only, on disk.
-        targets: int64 (N,), read-only.
+        targets: int64 (N,) or float32 (N, K), as in `Split`; read-only.
         names: N names, as in the split.
         problems: images that were converted or left out; those left out are in none of the above.
     """
 
     images: Array
-    targets: npt.NDArray[np.int64]
+    targets: npt.NDArray[Any]
     names: tuple[str, ...]
     problems: tuple[Problem, ...]
 
@@ -71,7 +72,7 @@ class Store:
         blob: uint8, all pixels one image after the other, read-only, on disk.
         sizes: int64 (N, 2): height, width.
         channels: 3 or 1.
-        targets: int64 (N,), read-only.
+        targets: int64 (N,) or float32 (N, K), as in `Split`; read-only.
         names: N names, as in the split.
         problems: images that were converted or left out; those left out are in none of the above.
     """
@@ -79,7 +80,7 @@ class Store:
     blob: Array
     sizes: npt.NDArray[np.int64]
     channels: int
-    targets: npt.NDArray[np.int64]
+    targets: npt.NDArray[Any]
     names: tuple[str, ...]
     problems: tuple[Problem, ...]
 
@@ -201,7 +202,7 @@ class _Meta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class _Saved:
     blob: Array
     sizes: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int64]
+    targets: npt.NDArray[Any]
     names: tuple[str, ...]
     problems: tuple[Problem, ...]
 
@@ -255,7 +256,7 @@ def _open(folder: Path) -> _Saved | None:
         blob = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
     except (MobileNetsError, OSError, ValueError, EOFError):
         return None
-    if sizes.shape != (len(meta.names), 2) or targets.shape != (len(meta.names),):
+    if sizes.shape != (len(meta.names), 2) or targets.shape[:1] != (len(meta.names),):
         return None
     if blob.size != int(sizes.prod(axis=1).sum()) * meta.channels:
         return None
@@ -281,7 +282,8 @@ def _fill(
 
     def work(index: int) -> _Result:
         name = of_split.names[index]
-        label = dataset.labels[of_split.targets[index]]
+        one_each = of_split.targets.ndim == 1
+        label = dataset.labels[of_split.targets[index]] if one_each else None
         result = read(index)
         if isinstance(result, images.Fault):
             return None, (Problem(name, result.kind, "left out", split, label),)
@@ -332,11 +334,11 @@ def _check_what_is_left(dataset: Dataset, split: SplitName, kept: Sequence[int],
             wanted="at most half of them broken",
             do="copy the data set again, or check that these files are images",
         )
-    present = set(of_split.targets[kept].tolist())
-    lost = [dataset.labels[target] for target in sorted(set(of_split.targets.tolist()) - present)]
+    before, after = (images_of_labels(t, count=len(dataset.labels)) for t in (of_split.targets, of_split.targets[kept]))
+    lost = [label for label, some, left in zip(dataset.labels, before, after, strict=True) if some and not left]
     if split == "train" and lost:
         raise DataError(
             f"no image of {', '.join(lost[:5])} in {dataset.name} can be decoded: {shown} ...",
             wanted="at least one image for every class to train on",
-            do="replace these files, or remove the folder of that class",
+            do="replace these files, or remove the folder of that class (the column of that label)",
         )

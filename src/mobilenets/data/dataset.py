@@ -1,4 +1,4 @@
-"""Labelled images: `Split` (images with their classes) and `Dataset` (splits that share their labels)."""
+"""Labelled images: `Split` (images with their classes or labels) and `Dataset` (splits that share their labels)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +15,19 @@ from PIL import Image
 
 from .. import images
 from ..errors import DataError, UsageError
+from ..records import Task
 from .summary import ScanSummary, SplitName
 
-__all__ = ["Dataset", "Split", "natural_order"]
+__all__ = ["Dataset", "Split", "images_of_labels", "natural_order"]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their classes, either as files or in memory.
+    """Images with their classes or labels, either as files or in memory.
 
     Args:
-        targets: the class of each image, int64 (N,); kept as a read-only copy.
+        targets: the class of each image, int64 (N,); or, where an image has any number of labels, float32 (N, K): 1 has
+            the label, 0 has it not, NaN: nobody knows. Kept as a read-only copy.
         names: for each image what a person would call it: the path relative to the data set's folder, or a number.
         paths: for each image its file relative to `root`; `names` has the same with odd bytes made printable.
         root: the folder of `paths`.
@@ -34,7 +37,7 @@ class Split:
         UsageError: the parts do not have the same length, or there are both files and pixels, or neither.
     """
 
-    targets: npt.NDArray[np.int64]
+    targets: npt.NDArray[Any]
     names: tuple[str, ...]
     paths: tuple[str, ...] | None = None
     root: Path | None = None
@@ -53,7 +56,7 @@ class Split:
                 wanted="as many of each",
                 do="give one target and one name per image",
             )
-        targets = np.array(self.targets, dtype=np.int64)
+        targets = np.array(self.targets, dtype=np.float32 if np.ndim(self.targets) == 2 else np.int64)
         targets.flags.writeable = False
         object.__setattr__(self, "targets", targets)
 
@@ -92,12 +95,13 @@ class Dataset:
 
     Args:
         name: what a person calls it.
-        labels: the class names in natural order; a target is an index into them.
+        labels: the class names in natural order, a target is an index into them; or the names of the targets' columns.
         splits: "train" and "val", mostly "test". Without "test", final numbers are numbers on "val".
         summary: what was found on opening; decoding may find more.
         digest: changes when a file is added, removed, renamed, resized or touched, or lands in another split.
         mirror_safe: whether an image seen in a mirror still belongs to its class; false for digits and letters.
         channels: how many the images have by nature when decoded: 3 or 1.
+        task: "classify" for one class per image, "multilabel" for any number of labels.
     """
 
     name: str
@@ -107,6 +111,7 @@ class Dataset:
     digest: str
     mirror_safe: bool = True
     channels: int = 3
+    task: Task = "classify"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", MappingProxyType(dict(self.splits)))
@@ -121,7 +126,7 @@ class Dataset:
             raise DataError(
                 f"{self.name} has no split {name!r}",
                 wanted="one of " + ", ".join(self.splits),
-                do=f"add a folder {name}/ with one folder per class, or use another split",
+                do=f"add a folder {name}/ with one folder per class (or rows of that split to a table), or use another",
             )
         return self.splits[name]
 
@@ -129,6 +134,13 @@ class Dataset:
     def final_split(self) -> SplitName:
         """The split that final numbers are measured on: "test" where there is one, else "val"."""
         return "test" if "test" in self.splits else "val"
+
+
+def images_of_labels(targets: npt.NDArray[Any], *, count: int) -> npt.NDArray[np.int64]:
+    """How many images each class or label has, (count,), from the targets of a `Split`."""
+    if targets.ndim == 2:
+        return np.asarray((targets == 1).sum(axis=0), dtype=np.int64)
+    return np.bincount(targets, minlength=count).astype(np.int64)
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:

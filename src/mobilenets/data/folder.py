@@ -21,7 +21,7 @@ from .scan import FoundFile, Listing, list_folder, printable, walk
 from .stratify import carve
 from .summary import Problem, ScanSummary, SplitName
 
-__all__ = ["SPLIT_FOLDERS", "open_folder"]
+__all__ = ["SPLIT_FOLDERS", "holds_classes", "open_folder", "with_drawn"]
 
 SPLIT_FOLDERS: Mapping[str, SplitName] = {  # folder name in small letters -> split
     "train": "train",
@@ -83,7 +83,7 @@ def open_folder(path: str | Path, *, seed: int = 0, val_fraction: float = 0.1, t
     _check_classes(root, scanned, labels)
 
     found = {split: _in_order(of_split, labels) for split, of_split in scanned.items()}
-    parts, notes = _with_drawn(found, labels, root, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
+    parts, notes = with_drawn(found, labels, root, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
     notes += _missing_classes(parts, labels)
     notes += duplicate_notes(root, {split: [file for file, _ in files] for split, files in parts.items()})
     return Dataset(
@@ -100,6 +100,16 @@ def open_folder(path: str | Path, *, seed: int = 0, val_fraction: float = 0.1, t
         # The seed is in here through what was drawn with it: where nothing is drawn, it changes nothing.
         digest=digest_of([labels, {split: [[*file, target] for file, target in parts[split]] for split in parts}]),
     )
+
+
+def holds_classes(root: Path) -> bool:
+    """Whether a folder is laid out as `open_folder` reads it, with at least two class folders to train on."""
+    top = list_folder(root)
+    try:
+        folders = _split_folders(root, top)
+    except DataError:
+        return False
+    return len((list_folder(root, folders["train"]) if folders else top).folders) > 1
 
 
 def _split_folders(root: Path, top: Listing) -> dict[SplitName, str]:
@@ -195,7 +205,7 @@ def _in_order(classes: _Classes, labels: Sequence[str]) -> list[Labelled]:
     return [(file, index) for index, label in enumerate(labels) for file in classes.files.get(label, ())]
 
 
-def _with_drawn(
+def with_drawn(
     found: Mapping[SplitName, list[Labelled]],
     labels: Sequence[str],
     root: Path,
@@ -204,7 +214,12 @@ def _with_drawn(
     val_fraction: float,
     test_fraction: float,
 ) -> tuple[dict[SplitName, list[Labelled]], list[str]]:
-    """Train, val and test in this order, drawn where the folder does not bring them; and what to say about it."""
+    """Train, val and test in this order, drawn where the data set does not bring them; and what to say about it.
+
+    Raises:
+        DataError: there are too few images to draw from.
+        UsageError: the seed or a fraction is out of range.
+    """
     fractions: dict[SplitName, float] = {}
     notes = []
     if "val" not in found:
@@ -222,8 +237,8 @@ def _with_drawn(
         drawn = {split: [train[index] for index in of_split] for split, of_split in indices.items()}
         if not all(drawn.values()):
             raise DataError(
-                f"{root} has too few images to draw {' and '.join(fractions)}: {len(train)} of {len(labels)} classes",
-                wanted=f"a class with at least {len(fractions) + 1} images",
+                f"{root} has too few images to draw {' and '.join(fractions)}: {len(train)}",
+                wanted=f"a class with at least {len(fractions) + 1} images (of a table: a label)",
                 do="add images",
             )
     parts = {**found, **drawn}

@@ -32,19 +32,21 @@ class Problem(msgspec.Struct, frozen=True):
 class ScanSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Images per split and class, every problem, and notes on the data set as a whole.
 
-    Every file below the folder is in exactly one place: `counts`, a problem whose action is "left out", or `ignored`.
-    Opening a folder reads no pixels; what decoding finds is added by `with_problems`.
+    Every file below a folder is in exactly one place: `counts`, a problem whose action is "left out", or `ignored`. Of
+    a table only the files are looked at that it names. Opening reads no pixels; what
+    decoding finds is added by `with_problems`.
     """
 
     source: str
     counts: dict[SplitName, dict[str, int]]
+    images: dict[SplitName, int] = {}  # where an image may have several labels or none; empty: the sums of `counts`
     problems: tuple[Problem, ...] = ()
     ignored: int = 0  # hidden files and what systems leave behind: .DS_Store, __MACOSX, Thumbs.db
     notes: tuple[str, ...] = ()
 
     def total(self, split: SplitName) -> int:
         """The number of images of a split; 0 when it is absent."""
-        return sum(self.counts.get(split, {}).values())
+        return self.images[split] if split in self.images else sum(self.counts.get(split, {}).values())
 
     def with_problems(self, problems: Iterable[Problem]) -> ScanSummary:
         """A new summary that also holds what decoding found; images that turned out broken no longer count.
@@ -55,16 +57,21 @@ class ScanSummary(msgspec.Struct, frozen=True, kw_only=True):
         known = set(self.problems)
         fresh = tuple(problem for problem in dict.fromkeys(problems) if problem not in known)
         counts = {split: dict(of_split) for split, of_split in self.counts.items()}
+        images = dict(self.images)
         for problem in fresh:
-            if problem.action == "left out" and problem.split is not None and problem.label is not None:
-                counts[problem.split][problem.label] -= 1
-        return msgspec.structs.replace(self, counts=counts, problems=self.problems + fresh)
+            if problem.action == "left out" and problem.split is not None:
+                if problem.label is not None:
+                    counts[problem.split][problem.label] -= 1
+                if problem.split in images:
+                    images[problem.split] -= 1
+        return msgspec.structs.replace(self, counts=counts, images=images, problems=self.problems + fresh)
 
     def describe(self, *, first: int = 3) -> str:
         """A few lines for a person: how many images, how many problems of each kind, and the first few of them."""
         splits = ", ".join(f"{split} {self.total(split):,}" for split in self.counts)
         classes = len({label for of_split in self.counts.values() for label in of_split})
-        lines = [f"{self.source}: {sum(map(self.total, self.counts)):,} images of {classes} classes ({splits})"]
+        what = f"with {classes} labels" if self.images else f"of {classes} classes"
+        lines = [f"{self.source}: {sum(map(self.total, self.counts)):,} images {what} ({splits})"]
         for action, verb in (("left out", "left out"), ("used", "used after a conversion")):
             of_action = [problem for problem in self.problems if problem.action == action]
             if not of_action:

@@ -16,7 +16,7 @@ from ..errors import DataError, UsageError
 from ..fit.records import Accuracy
 from ..metrics import balanced_accuracy, confusion, per_class_accuracy, top_k_accuracy
 from ..nets import Network, build, load_tensors
-from ..records import Environment, Preprocess
+from ..records import Environment, Preprocess, only_classifiers
 from ..runtime.validate import match_labels, validation_of
 from ..train import Recipe, Row, forward_all
 from ..train.choose import native_side, recipe_for, store_side
@@ -65,6 +65,8 @@ def diagnose(
         DataError: no images.
         CheckError: it answers with numbers that are not finite.
     """
+    for task in (bundle.task, dataset.task):
+        only_classifiers(task, what="diagnose")
     if bundle.untrained_classifier:
         raise UsageError(
             f"the classifier of this {bundle.spec.name} was never trained",

@@ -51,7 +51,7 @@ def _too_short(m: Measured) -> Finding | None:
         return Finding(cause="trained too short", sure="likely", evidence=told, remedy=remedy)
     if len(m.curve) < 4:
         return None
-    top1 = [row.eval_top1 for row in m.curve]
+    top1 = [row.goal for row in m.curve]
     quarter = max(1, len(top1) // 4)
     gained = max(top1[-quarter:]) - max(top1[:-quarter])
     if gained < 1.0 or m.train_top1 > 0.98:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..data import Dataset, SplitName
 from ..errors import FileFormatError, UsageError
-from ..records import Artifact, Environment
+from ..records import Artifact, Environment, only_classifiers
 from ..runtime import read_artifact
 from ..runtime.artifact import ARTIFACT_FILE
 from .compiled import DEFAULT_PROVIDER, compiled, usual_shape
@@ -67,6 +67,9 @@ def doctor(
         CheckError: a file that takes bytes cannot be fed as it is said to be.
     """
     artifact, file = _opened(path)
+    if dataset is not None:
+        for task in (dataset.task, artifact.task if artifact is not None else dataset.task):
+            only_classifiers(task, what="doctor with images")
     if artifact is not None and (fed is not None or order != "RGB"):
         raise UsageError(
             f"{path} is an artifact, which says itself how it is fed",

@@ -17,7 +17,7 @@ from ..bench import Entry, measure_all
 from ..bundle import Bundle
 from ..errors import FileFormatError, UnknownNameError, UsageError
 from ..files import new_folder, write_json
-from ..records import Artifact, Format, Gate, Precision, to_json
+from ..records import Artifact, Format, Gate, Precision, only_classifiers, to_json
 from ..runtime import ELSEWHERE, ENGINES, engines_for, is_installed, open_artifact, read_artifact, run_batches
 from .formats import FORMATS, MADE_ELSEWHERE, Calibration, Maker
 from .gate import SPEEDUP, GateImages, Limits, check, gates_of, reference_logits
@@ -59,7 +59,7 @@ def export(
 
     Raises:
         GateError: the file answers differently, or is not faster; nothing is written.
-        UsageError: int8 without calibration images, or `out` cannot be written.
+        UsageError: int8 without calibration images or of no classifier, or `out` cannot be written.
         UnknownNameError: no such format in that precision.
     """
     limits = limits or Limits.of(precision)
@@ -67,7 +67,7 @@ def export(
     with new_folder(out) as part:
         artifact = _write(bundle, part, format=format, precision=precision, calibration=calibration, maker=maker)
         answered = _answers(artifact, part, images)
-        gates = gates_of(reference_logits(bundle, images.images), answered, images, limits)
+        gates = gates_of(reference_logits(bundle, images.images), answered, images, limits, task=bundle.task)
         check(gates, what=f"{artifact.file} ({precision})")
         if limits.speedup is not None and faster_than is not None:
             gates = (*gates, _speed_gate(faster_than, part, limits.speedup, threads=threads))
@@ -88,7 +88,7 @@ def write_ungated(
     """An artifact of a network that is not trained, to measure its speed. Its `gates` are empty; not for use.
 
     Raises:
-        UsageError: int8 without calibration images, or `out` cannot be written.
+        UsageError: int8 without calibration images or of no classifier, or `out` cannot be written.
         UnknownNameError: no such format in that precision.
     """
     with new_folder(out) as part:
@@ -125,6 +125,8 @@ def _write(
     calibration: Calibration | None,
     maker: Maker | None = None,
 ) -> Artifact:
+    if precision == "int8":
+        only_classifiers(bundle.task, what="int8")  # which rows stay float32 is judged by top-1
     made = (maker or maker_of(format, precision))(bundle, calibration)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
     for name, content in made.items():

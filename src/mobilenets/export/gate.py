@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -10,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import GateError, UsageError
-from ..metrics import top_k_accuracy
-from ..records import Gate, Precision
+from ..metrics import mean_average_precision, top_k_accuracy
+from ..records import Gate, Precision, Task
 
-__all__ = ["SPEEDUP", "GateImages", "Limits", "check", "gates_of", "reference_logits"]
+__all__ = ["JUDGES", "SPEEDUP", "GateImages", "Judge", "Limits", "check", "gates_of", "reference_logits"]
 
 SPEEDUP = "speedup_over_fp32"  # the one gate that is not about answers
 FINEST = 1e-3
@@ -21,13 +24,14 @@ FINEST = 1e-3
 
 @dataclass(frozen=True)
 class GateImages:
-    """Prepared images uint8 (N, R, R, C) with targets int64 (N,), none of which calibrated or trained the model.
+    """Prepared images uint8 (N, R, R, C) with targets, none of which calibrated or trained the model.
 
-    Without targets the answers are compared with the network's, and no accuracy is judged.
+    Targets are those of `data.Split`, in the order of the model's labels. Without them the answers are compared with
+    the network's, and no accuracy is judged.
     """
 
     images: NDArray[np.uint8]
-    targets: NDArray[np.int64] | None
+    targets: NDArray[Any] | None
     on: str  # the split they are from: "val", "test"
 
 
@@ -35,8 +39,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What an export may differ by. Shares and accuracies are in [0, 1]."""
 
     logits: float  # greatest difference, in standard deviations of a class's logit over the images
-    agreement: float  # share of images with the same top-1
-    drop: float  # loss of top-1 accuracy
+    agreement: float  # share of images with the same top-1; of labels said to be there, or not, of all images
+    drop: float  # loss of top-1 accuracy, or of mean average precision
     speedup: float | None = None  # over fp32, measured; None: not asked for
 
     @classmethod
@@ -63,6 +67,36 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         raise UsageError(f"precision {precision!r}", wanted="fp32, fp16, bf16, int8 or int8-weights", do="use one")
 
 
+class Judge(NamedTuple):
+    """What is judged of the answers to a task, by name; each takes logits (N, K) first."""
+
+    agreement: str
+    alike: Callable[[NDArray[Any], NDArray[Any]], float]  # two sets of logits -> the share of equal decisions
+    drop: str
+    right: Callable[[NDArray[Any], NDArray[Any]], float]  # logits and targets -> how good they are, in [0, 1]
+
+
+def _same_class(one: NDArray[Any], other: NDArray[Any]) -> float:
+    return float((one.argmax(1) == other.argmax(1)).mean())
+
+
+def _same_labels(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Of all images and labels those on the same side of a probability of a half."""
+    return float(((one > 0) == (other > 0)).mean())
+
+
+def _top1(logits: NDArray[Any], targets: NDArray[Any]) -> float:
+    return top_k_accuracy(logits, targets, k=1)
+
+
+JUDGES: Final[Mapping[Task, Judge]] = MappingProxyType(
+    {
+        "classify": Judge("top1_agreement", _same_class, "accuracy_drop", _top1),
+        "multilabel": Judge("labels_agreement", _same_labels, "map_drop", mean_average_precision),
+    }
+)
+
+
 def reference_logits(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the torch network says: float32 on the CPU, batch norms as trained. Logits (N, classes)."""
     from ..train.answer import BundleModel
@@ -71,7 +105,12 @@ def reference_logits(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.fl
 
 
 def gates_of(
-    reference: NDArray[np.float32], answered: NDArray[np.float32], images: GateImages, limits: Limits
+    reference: NDArray[np.float32],
+    answered: NDArray[np.float32],
+    images: GateImages,
+    limits: Limits,
+    *,
+    task: Task = "classify",
 ) -> tuple[Gate, ...]:
     """Compare two sets of logits (N, classes) for the same images.
 
@@ -79,21 +118,21 @@ def gates_of(
     every image would hide a wrong mean or swapped channels behind the size of its logits. NaN anywhere fails: no
     comparison with it holds.
     """
-    n = len(images.images)
+    n, judge = len(images.images), JUDGES[task]
     # Rounding grows with the logits themselves, so what hardly varies is not measured finer than that.
     scale = max(float(reference.std(axis=0).max()), FINEST * float(np.abs(reference).max()), FINEST)
     difference = float(np.abs(answered - reference).max()) / scale
     sound = bool(np.isfinite(answered).all())
-    agreement = float((answered.argmax(1) == reference.argmax(1)).mean()) if sound else 0.0
+    agreement = judge.alike(answered, reference) if sound else 0.0
     gates = (
         Gate(name="logits_max_difference", value=difference, limit=limits.logits, passes="at_most", n=n, on=images.on),
-        Gate(name="top1_agreement", value=agreement, limit=limits.agreement, passes="at_least", n=n, on=images.on),
+        Gate(name=judge.agreement, value=agreement, limit=limits.agreement, passes="at_least", n=n, on=images.on),
     )
     if images.targets is None:
         return gates
-    right = top_k_accuracy(answered, images.targets, k=1) if sound else 0.0
-    drop = top_k_accuracy(reference, images.targets, k=1) - right
-    return (*gates, Gate(name="accuracy_drop", value=drop, limit=limits.drop, passes="at_most", n=n, on=images.on))
+    right = judge.right(answered, images.targets) if sound else 0.0
+    drop = judge.right(reference, images.targets) - right
+    return (*gates, Gate(name=judge.drop, value=drop, limit=limits.drop, passes="at_most", n=n, on=images.on))
 
 
 def check(gates: tuple[Gate, ...], *, what: str) -> None:

@@ -14,7 +14,7 @@ from ..data import Dataset, Pixels, ScanSummary, SplitName, Store, prepared, sto
 from ..errors import BudgetError, GateError, UsageError
 from ..files import digest_of
 from ..progress import say
-from ..records import Environment, Precision, Preprocess, read_record, to_json
+from ..records import Environment, Precision, Preprocess, only_classifiers, read_record, to_json
 from ..train import CrossEntropy, EvalPixels, MakeObjective, Outcome, Recipe, train
 from ..train.choose import native_side, preprocess_for, recipe_for, store_side
 from ..train.elastic import elastic as elastic_objective
@@ -79,6 +79,7 @@ def fit(
         UsageError: `out` holds another fit, or a choice cannot be.
     """
     begun = recipe or Recipe(seconds=seconds)
+    only_classifiers(dataset.task, what="fit")
     run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic)
     asked: list[object] = [list(families), list(alphas), list(resolutions or []), list(precisions)]
     asked += ["elastic"] if elastic else []
@@ -375,7 +376,7 @@ class _Fit:
                     epoch=row.epoch,
                     train_loss=row.train_loss,
                     eval_loss=row.eval_loss,
-                    eval_top1=row.eval_top1,
+                    eval_top1=row.goal,
                     lr=row.lr,
                 )
                 for row in outcome.rows

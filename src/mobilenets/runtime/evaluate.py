@@ -17,6 +17,7 @@ from ..metrics import (
     top_k_accuracy,
     wilson_interval,
 )
+from ..records import only_classifiers
 from .engine import Engine
 from .model import Model
 
@@ -47,9 +48,10 @@ def evaluate(model: Model, images: NDArray[np.uint8], targets: NDArray[Any], *, 
         batch_size: images per run of the engine.
 
     Raises:
-        UsageError: shapes or classes that do not belong together, or no images.
+        UsageError: shapes or classes that do not belong together, no images, or no classifier.
         CheckError: the model answers with numbers that are not finite.
     """
+    only_classifiers(model.task, what="accuracy")
     if len(images) != len(targets) or not len(images):
         raise UsageError(
             f"there are {len(images)} images and {len(targets)} targets",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileFormatError, UnknownNameError, UsageError
-from ..records import Artifact, Preprocess
+from ..records import Artifact, Preprocess, Task
 from .artifact import read_artifact
 from .engine import DEFAULT_ENGINES, ENGINES, Engine, default_threads, open_engine
 
@@ -32,6 +32,10 @@ class Answers(Protocol):
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels uint8 (N, R, R, C) -> logits float32 (N, classes)."""
 
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """An artifact with the engine that runs it. Made by `open_artifact`."""
@@ -49,6 +53,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def preprocess(self) -> Preprocess:
         """How its images are made."""
         return self.artifact.preprocess
+
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return self.artifact.task
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels uint8 (N, R, R, C) -> logits float32 (N, classes); raises what the engine raises."""

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, UsageError
 from ..images import Source, load
-from ..metrics import softmax
-from ..records import Prediction, Preprocess, Score
+from ..metrics import sigmoid, softmax
+from ..records import Prediction, Preprocess, Score, Task
 from .model import Answers
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["predict"]
+__all__ = ["READERS", "Reading", "predict"]
 
 DECODERS = 2  # threads; decoding a photo costs about as much as one answer, and Pillow works outside Python's lock
+
+MOST_CLASSES = 5  # that are told of an image, where nothing else is asked for
+
+
+class Reading(NamedTuple):
+    """What the logits of an image mean."""
+
+    probabilities: NDArray[np.float64]  # (K,) in [0, 1]
+    usual: int  # how many labels are told, best first,
+    most: int  # and how many may be
+
 
 Loaded = NDArray[np.uint8] | DataError
 
 
-def predict(model: Answers, sources: Iterable[Source], *, top_k: int = 5, batch_size: int = 8) -> Iterator[Prediction]:
+def predict(
+    model: Answers, sources: Iterable[Source], *, top_k: int | None = None, batch_size: int = 8
+) -> Iterator[Prediction]:
     """What the model says of each image, in the order given.
 
     The next batch is decoded in the background while the engine works on the present one. An image that cannot be
@@ -37,19 +51,21 @@ def predict(model: Answers, sources: Iterable[Source], *, top_k: int = 5, batch_
         model: an opened artifact, or a bundle's network (`train.BundleModel`).
         sources: image files, encoded images, or decoded ones; a path names its prediction, others are "image 0",
             "image 1" ... by their place among the sources.
-        top_k: at most this many labels per image, best first; fewer if there are fewer classes.
+        top_k: at most this many labels per image, best first; None: 5 of a classifier, or, where images have any number
+            of labels, all that are there. Then a label counts as being there if its probability is above a half, and
+            an image may have none.
         batch_size: images per run of the engine.
 
     Raises:
         UsageError: top_k or batch_size below 1. Raised here, not at the first prediction.
     """
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UsageError(f"{name} is {value}", wanted="at least 1", do="give a positive number")
     return _predict(model, sources, top_k=top_k, batch_size=batch_size)
 
 
-def _predict(model: Answers, sources: Iterable[Source], *, top_k: int, batch_size: int) -> Iterator[Prediction]:
+def _predict(model: Answers, sources: Iterable[Source], *, top_k: int | None, batch_size: int) -> Iterator[Prediction]:
     numbered = enumerate(sources)
     first = list(islice(numbered, batch_size))
     if len(first) == 1:  # one image has nothing to overlap with, and starts sooner without threads
@@ -76,7 +92,7 @@ def _predict(model: Answers, sources: Iterable[Source], *, top_k: int, batch_siz
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _answer(model: Answers, names: list[str], loaded: list[Loaded], *, top_k: int) -> Iterator[Prediction]:
+def _answer(model: Answers, names: list[str], loaded: list[Loaded], *, top_k: int | None) -> Iterator[Prediction]:
     """One batch through the engine; the broken ones are passed around it."""
     pixels = [each for each in loaded if not isinstance(each, DataError)]
     logits = iter(model.run(np.stack(pixels)) if pixels else ())
@@ -84,18 +100,32 @@ def _answer(model: Answers, names: list[str], loaded: list[Loaded], *, top_k: in
         if isinstance(each, DataError):
             yield Prediction(image=name, error=str(each))
         else:
-            yield _prediction(name, next(logits), labels=model.labels, top_k=top_k)
+            yield _prediction(name, next(logits), model=model, top_k=top_k)
 
 
-def _prediction(name: str, logits: NDArray[np.float32], *, labels: tuple[str, ...], top_k: int) -> Prediction:
+def _prediction(name: str, logits: NDArray[np.float32], *, model: Answers, top_k: int | None) -> Prediction:
     if not np.isfinite(logits).all():
         return Prediction(image=name, error="the model answered with numbers that are not finite")
-    probabilities = softmax(logits)
-    best = np.argsort(-logits, kind="stable")[:top_k]
+    probabilities, usual, most = READERS[model.task](logits)
+    best = np.argsort(-logits, kind="stable")[: usual if top_k is None else min(top_k, most)]
     return Prediction(
         image=name,
-        top=tuple(Score(label=labels[i], index=int(i), probability=float(probabilities[i])) for i in best),
+        top=tuple(Score(label=model.labels[i], index=int(i), probability=float(probabilities[i])) for i in best),
     )
+
+
+def _one_class(logits: NDArray[np.float32]) -> Reading:
+    return Reading(softmax(logits), usual=MOST_CLASSES, most=len(logits))
+
+
+def _any_labels(logits: NDArray[np.float32]) -> Reading:
+    there = int((logits > 0).sum())
+    return Reading(sigmoid(logits), usual=there, most=there)
+
+
+READERS: Final[Mapping[Task, Callable[[NDArray[np.float32]], Reading]]] = MappingProxyType(
+    {"classify": _one_class, "multilabel": _any_labels}
+)
 
 
 def _load(source: Source, preprocess: Preprocess) -> Loaded:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import classify
-from .classify import Targets, TaskFunctions
+from . import classify, multilabel
+from .task import Targets, TaskFunctions
 
 __all__ = ["TASKS", "Targets", "TaskFunctions"]
 
-TASKS: Mapping[str, TaskFunctions] = MappingProxyType({"classify": classify.FUNCTIONS})
+TASKS: Mapping[str, TaskFunctions] = MappingProxyType(
+    {"classify": classify.FUNCTIONS, "multilabel": multilabel.FUNCTIONS}
+)

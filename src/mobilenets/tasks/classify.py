@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..metrics import balanced_accuracy, confusion, expected_calibration_error, softmax, top_k_accuracy
+from .task import Targets, TaskFunctions
 
-__all__ = ["FUNCTIONS", "Targets", "TaskFunctions"]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What is right for a batch of B images.
-
-    `mixed` and `share` belong together: where images were blended, `share` of each is of class `classes`, the rest of
-    class `mixed`.
-    """
-
-    classes: Tensor  # int64 (B,)
-    mixed: Tensor | None = None  # int64 (B,)
-    share: Tensor | None = None  # float32 (B,) in [0, 1]
-    weights: Tensor | None = None  # float32 (K,), how much an image of each class counts; None: all alike
-
-
-@dataclass(frozen=True)
-class TaskFunctions:
-    """A task as plain functions.
-
-    `loss` takes logits (B, classes), targets of B images and the label smoothing, and gives a scalar.
-    `metrics` takes logits (N, classes) and targets (N,) as arrays and gives numbers by name; `goal` names the one
-    that is to be maximised.
-    """
-
-    loss: Callable[[Tensor, Targets, float], Tensor]
-    metrics: Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
-    goal: str
+__all__ = ["FUNCTIONS"]
 
 
 def loss(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
@@ -56,6 +26,21 @@ def loss(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
         other = _each(logits, targets.mixed, targets.weights, smoothing)
         each = targets.share * each + (1 - targets.share) * other
     return each.mean()
+
+
+def answers(own: Tensor, said: Tensor, temperature: float) -> Tensor:
+    """How far a student's logits (B, K) are from the teacher's, both softened: T^2 KL(teacher, student), in nats.
+
+    Gradients of softened answers shrink with the square of the temperature, which the factor makes good (Hinton et al.
+    2015, section 2).
+    """
+    soft = F.kl_div(
+        F.log_softmax(own.float() / temperature, dim=1),
+        F.log_softmax(said / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return temperature**2 * soft
 
 
 def metrics(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str, float]:
@@ -78,4 +63,4 @@ def _each(logits: Tensor, classes: Tensor, weights: Tensor | None, smoothing: fl
     return each if weights is None else each * weights[classes]
 
 
-FUNCTIONS = TaskFunctions(loss=loss, metrics=metrics, goal="top1")
+FUNCTIONS = TaskFunctions(loss=loss, answers=answers, metrics=metrics, goal="top1")

@@ -4,8 +4,9 @@ from .checkpoint import Row
 from .distil import Distillation, check_teacher, distil
 from .forward import forward_all
 from .judge import EvalPixels
-from .loop import Outcome, train
+from .loop import train
 from .objective import Batch, CrossEntropy, MakeObjective, Objective, Setting
+from .outcome import Outcome
 from .recipe import Recipe
 from .recipes import RECIPES, named_recipe, read_recipe, with_settings
 from .way import Tuning, Way

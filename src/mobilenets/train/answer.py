@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import UsageError
 from ..nets import build, load_tensors
-from ..records import Preprocess
+from ..records import Preprocess, Task
 from .forward import forward_all
 from .machine import pick_device
 
@@ -23,7 +23,7 @@ class BundleModel:
     """The network of a bundle, ready to answer in float32.
 
     Args:
-        bundle: a classifier whose classes were trained.
+        bundle: a network whose classes or labels were trained.
         device: "auto", "cpu", "cuda", ...
 
     Raises:
@@ -52,6 +52,11 @@ class BundleModel:
     def preprocess(self) -> Preprocess:
         """How its images are made."""
         return self._bundle.preprocess
+
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return self._bundle.task
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels uint8 (N, R, R, C) -> logits float32 (N, classes)."""

@@ -12,7 +12,7 @@ from ..arch import ArchSpec
 from ..bundle import Bundle
 from ..nets import Network, build, load_tensors, tensors_of
 from ..nets.settle import settle_norms
-from ..records import Preprocess
+from ..records import Preprocess, Task
 from .loader import Batches, normalise
 
 __all__ = ["begin"]
@@ -25,6 +25,7 @@ def begin(
     batches: Batches,
     *,
     labels: tuple[str, ...],
+    task: Task = "classify",
     preprocess: Preprocess,
     seed: int,
     device: torch.device,
@@ -32,9 +33,11 @@ def begin(
     """The network on its device, channels last.
 
     Args:
-        start: a table, whose weights are drawn, or a bundle, whose classifier is drawn where the labels are others.
+        start: a table, whose weights are drawn, or a bundle, whose classifier is drawn where the labels or the task are
+            others.
         batches: give norms that came folded their statistics.
         labels: class names of the data.
+        task: what they are for.
         preprocess: how images are normalised.
         seed: of what is drawn.
         device: where the network goes.
@@ -46,7 +49,7 @@ def begin(
     if not isinstance(start, Bundle):
         return build(start).to(device).to(memory_format=torch.channels_last)
     network = build(start.spec)
-    load_tensors(network, {**tensors_of(network), **_kept(start, labels)})
+    load_tensors(network, {**tensors_of(network), **_kept(start, labels, task)})
     network = network.to(device).to(memory_format=torch.channels_last)
     if start.folded_norms:
         drawn = islice(batches.epoch(0), -(-SETTLE_IMAGES // batches.size))
@@ -54,7 +57,7 @@ def begin(
     return network
 
 
-def _kept(start: Bundle, labels: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
-    """The tensors that carry over: all, or all but the classifier where the labels are others."""
-    same = start.labels == labels
+def _kept(start: Bundle, labels: tuple[str, ...], task: Task) -> dict[str, NDArray[np.float32]]:
+    """The tensors that carry over: all, or all but the classifier where the labels or the task are others."""
+    same = start.labels == labels and start.task == task
     return {name: t for name, t in start.tensors.items() if same or not name.startswith("head.classifier.")}

@@ -41,13 +41,27 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     epoch: float
     train_loss: float
     eval_loss: float
-    eval_top1: float  # per cent
-    eval_top5: float
+    eval_top1: float | None = None  # per cent; None, as other fields: of another task
+    eval_top5: float | None = None
     lr: float
     step: int
     seconds: float  # since the start of training
-    eval_balanced: float = 0.0  # per cent, mean of the classes' accuracies
-    eval_calibration: float = 0.0  # expected calibration error, in [0, 1]
+    eval_balanced: float | None = 0.0  # per cent, mean of the classes' accuracies
+    eval_calibration: float | None = 0.0  # expected calibration error, in [0, 1]
+    eval_map: float | None = None  # per cent, mean over labels of average precision
+    eval_f1: float | None = None  # per cent, mean over labels
+
+    @property
+    def goal_name(self) -> str:
+        """What is to be maximised, as a person calls it."""
+        return "top-1" if self.eval_map is None else "mAP"
+
+    @property
+    def goal(self) -> float:
+        """What is to be maximised, in per cent: top-1 accuracy, or mean average precision."""
+        found = self.eval_top1 if self.eval_map is None else self.eval_map
+        assert found is not None  # every row has one of them
+        return found
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +73,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 0  # the next one in this epoch
     seconds: float = 0.0
     finished: bool = False
-    best_top1: float = -1.0
+    best_top1: float = -1.0  # or another task's goal, in [0, 1]
     best_step: int = -1
     loss_sum: float = 0.0  # since the last row
     loss_count: int = 0
@@ -73,7 +87,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         text = f"{min(100, 100 * share):3.0f} %  {self.seconds:5.0f} s  epoch {self.step / per_epoch:6.2f}"
         if self.loss_count:
             text += f"  loss {self.loss_sum / self.loss_count:.3f}"
-        return text + (f"  top-1 {self.rows[-1].eval_top1:.2f} %" if self.rows else "")
+        return text + (f"  {self.rows[-1].goal_name} {self.rows[-1].goal:.2f} %" if self.rows else "")
 
 
 def row_of(progress: Progress, scores: Mapping[str, float], *, per_epoch: int, lr: float) -> Row:
@@ -85,17 +99,23 @@ def row_of(progress: Progress, scores: Mapping[str, float], *, per_epoch: int, l
         per_epoch: steps of an epoch.
         lr: the learning rate.
     """
+
+    def per_cent(name: str) -> float | None:
+        return 100 * scores[name] if name in scores else None
+
     return Row(
         epoch=round(progress.step / per_epoch, 3),
         train_loss=progress.loss_sum / max(1, progress.loss_count),
         eval_loss=scores["loss"],
-        eval_top1=100 * scores["top1"],
-        eval_top5=100 * scores["top5"],
+        eval_top1=per_cent("top1"),
+        eval_top5=per_cent("top5"),
         lr=lr,
         step=progress.step,
         seconds=progress.seconds,
-        eval_balanced=100 * scores["balanced"],
-        eval_calibration=scores["calibration_error"],
+        eval_balanced=per_cent("balanced"),
+        eval_calibration=scores.get("calibration_error"),
+        eval_map=per_cent("map"),
+        eval_f1=per_cent("f1"),
     )
 
 

@@ -8,7 +8,7 @@ The embedding is what the classifier reads: the pooled map (V1, V2), or the hidd
 direction is matched, as Sanh et al. do with hidden states ("DistilBERT", 2019, arXiv:1910.01108, section 2): embeddings
 are compared by angle wherever they are used. Where widths differ the student's goes through a linear layer that is
 learned beside it and left behind, as FitNets' regressor is (section 2.2). No label is asked for, so the teacher may
-know other classes.
+know other classes, or be of another task.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..arch import ArchSpec
 from ..bundle import Bundle
 from ..errors import RecipeError, SpecError
 from ..nets import Network, levels
+from ..records import Task
 from ..tasks import TASKS
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
@@ -34,7 +35,6 @@ __all__ = [
     "Distil",
     "Distillation",
     "EmbeddingDistance",
-    "answers_loss",
     "check_teacher",
     "distil",
     "embedding_loss",
@@ -88,35 +88,20 @@ def distil(teacher: Bundle, how: Distillation | None = None) -> MakeObjective:
     """Makes the objective of runs that learn from `teacher`.
 
     The objective raises UsageError where the teacher's answers are wanted and it lacks a class of the data (it may have
-    more, and in another order) or was never trained to tell classes apart, or where it wants more colours than the
-    images have; and SpecError for a reduction at which one of the two has no map.
+    more, and in another order), is of another task or was never trained to tell classes apart, or where it wants more
+    colours than the images have; and SpecError for a reduction at which one of the two has no map.
     """
     return lambda setting: Distil(setting, teacher, how or Distillation())
 
 
-def check_teacher(teacher: Bundle, labels: tuple[str, ...], how: Distillation) -> None:
+def check_teacher(teacher: Bundle, labels: tuple[str, ...], how: Distillation, *, task: Task = "classify") -> None:
     """Whether a teacher can answer for these classes, so that it is told before anything is written.
 
     Raises:
-        UsageError: it lacks a class, or was never trained to tell classes apart.
+        UsageError: it lacks a class, is of another task, or was never trained to tell classes apart.
     """
     if how.weight:
-        own_classes(teacher, labels)
-
-
-def answers_loss(own: Tensor, said: Tensor, *, temperature: float) -> Tensor:
-    """How far a student's logits (B, K) are from the teacher's, both softened: T^2 KL(teacher, student), in nats.
-
-    Gradients of softened answers shrink with the square of the temperature, which the factor makes good (Hinton et al.
-    2015, section 2).
-    """
-    soft = F.kl_div(
-        F.log_softmax(own.float() / temperature, dim=1),
-        F.log_softmax(said / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return temperature**2 * soft
+        own_classes(teacher, labels, task=task)
 
 
 def embedding_loss(own: Tensor, theirs: Tensor, *, distance: EmbeddingDistance) -> Tensor:
@@ -139,7 +124,7 @@ class Distil:
 
     def __init__(self, setting: Setting, teacher: Bundle, how: Distillation) -> None:
         self._setting, self._how = setting, how
-        self._task = TASKS["classify"]
+        self._task = TASKS[setting.task]
         self._teacher = Teacher(setting, teacher, answers=how.weight > 0, embedding=how.embedding is not None)
         self._taps, self._projections = _taps(setting.network, self._teacher.network, how.features)
         self._projections.to(setting.device)
@@ -184,7 +169,7 @@ class Distil:
             joined = self._join(own.embedding)
         loss = (1 - how.weight) * self._task.loss(own.logits, batch.targets, setting.recipe.label_smoothing)
         if how.weight:
-            loss = loss + how.weight * answers_loss(own.logits, theirs.logits, temperature=how.temperature)
+            loss = loss + how.weight * self._task.answers(own.logits, theirs.logits, how.temperature)
         for mine, map_ in zip(matched, theirs.maps, strict=True):
             wanted = F.adaptive_avg_pool2d(map_.float(), mine.shape[-2:])
             loss = loss + how.feature_weight * F.mse_loss(mine.float(), wanted) / wanted.var().clamp_min(1e-12)

@@ -36,8 +36,9 @@ from ..bundle import Bundle
 from ..errors import RecipeError, UsageError
 from ..nets import Network
 from ..nets.nested import Place, hollow, places_in
+from ..records import only_classifiers
 from ..tasks import TASKS, Targets
-from .distil import Distillation, answers_loss, embedding_loss, embedding_width
+from .distil import Distillation, embedding_loss, embedding_width
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
 from .teacher import Seen, Teacher, look
@@ -182,6 +183,7 @@ class Elastic:
         check_policy(spec, policy)
         _check_learns(setting.network)
         self._setting, self._policy, self._spec = setting, policy, spec
+        only_classifiers(setting.task, what="elastic")
         self._task = TASKS["classify"]
         self._how = how or Distillation()
         check_lesson(self._how)
@@ -295,7 +297,7 @@ class Elastic:
         how, labels = self._how, self._labels_loss(seen.logits, targets, images)
         if taught is None or not how.weight:
             return labels
-        answers = answers_loss(seen.logits, taught.logits[images], temperature=how.temperature)
+        answers = self._task.answers(seen.logits, taught.logits[images], how.temperature)
         return (1 - how.weight) * labels + how.weight * answers
 
     def _embedding_loss(self, seen: Seen, taught: Seen | None, images: slice) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,10 @@ __all__ = ["EvalPixels", "recalibrated"]
 
 @dataclass(frozen=True)
 class EvalPixels:
-    """Prepared images uint8 (N, R, R, C) with targets int64 (N,)."""
+    """Prepared images uint8 (N, R, R, C) with targets as in `data.Split`."""
 
     images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
 
 
 def recalibrated(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nets import Network
-from ..records import Preprocess
+from ..records import Preprocess, Task
 from ..tasks import Targets
 from .judge import recalibrated
 from .loader import Batches, Drawn, normalise
@@ -34,6 +34,7 @@ class Learner:
         dtype: of the forward and backward pass.
         objective: makes what is learned from a batch.
         compiled: run the network through torch.compile where it is called as a whole.
+        task: of the network.
         trial: steps are only timed; see `Setting`.
         team: whom gradients are averaged with.
     """
@@ -49,6 +50,7 @@ class Learner:
         dtype: torch.dtype,
         objective: MakeObjective,
         team: Team,
+        task: Task = "classify",
         compiled: bool = False,
         trial: bool = False,
     ) -> None:
@@ -69,6 +71,7 @@ class Learner:
             batches=batches,
             device=self._device,
             dtype=dtype,
+            task=task,
             trial=trial,
         )
         self.objective = objective(setting)

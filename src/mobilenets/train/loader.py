@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from . import augment
 from .randaugment import randaugment
 from .recipe import ClassWeights, Recipe
 
-__all__ = ["Batches", "Drawn", "TrainPixels", "normalise", "weights_of"]
+__all__ = ["Batches", "Drawn", "TrainPixels", "normalise", "positive_weights", "weights_of"]
 
 PHOTO_THREADS = 4  # Pillow resizes outside the interpreter lock
 ASPECT = (3 / 4, 4 / 3)  # of random crops (Szegedy et al. 2015)
@@ -40,8 +40,8 @@ class TrainPixels(Protocol):
         """(N, H, W, C) when all images have one size."""
 
     @property
-    def targets(self) -> NDArray[np.int64]:
-        """(N,) class indices."""
+    def targets(self) -> NDArray[Any]:
+        """As in `data.Split`: class indices (N,), or labels (N, K)."""
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """(h, w, C) of one image."""
@@ -51,7 +51,7 @@ class Drawn(NamedTuple):
     """A batch as it is drawn: cropped, not yet normalised, on the CPU."""
 
     pixels: Tensor  # uint8 (B, R, R, C)
-    targets: Tensor  # int64 (B,)
+    targets: Tensor  # int64 (B,), or float32 (B, K)
     which: NDArray[np.int64]  # (B,): indices of these images in the source
 
 
@@ -74,12 +74,34 @@ def weights_of(counts: NDArray[np.int64], kind: ClassWeights) -> NDArray[np.floa
     """
     if kind == "none":
         return None
-    if kind not in ("inverse", "sqrt_inverse"):
-        wanted = "none, inverse or sqrt_inverse"
-        raise RecipeError(f"class_weights = {kind!r}", wanted=wanted, do="correct class_weights")
-    rarity = np.maximum(counts, 1) ** (-1.0 if kind == "inverse" else -0.5)
+    rarity = np.maximum(counts, 1) ** -_power(kind)
     weights: NDArray[np.float32] = (rarity * counts.sum() / (rarity * counts).sum()).astype(np.float32)
     return weights
+
+
+def positive_weights(targets: NDArray[np.float32], kind: ClassWeights) -> NDArray[np.float32] | None:
+    """How much a 1 of each label counts (K,), a 0 being 1; None where all count alike.
+
+    Args:
+        targets: labels of the images (N, K); NaN is not counted.
+        kind: "inverse": as many times as there are more 0 than 1, so that both count alike. "sqrt_inverse": the root.
+
+    Raises:
+        RecipeError: there is no such kind.
+    """
+    if kind == "none":
+        return None
+    ones, zeros = ((targets == value).sum(axis=0) for value in (1, 0))
+    ratio: NDArray[np.float32] = ((np.maximum(zeros, 1) / np.maximum(ones, 1)) ** _power(kind)).astype(np.float32)
+    return ratio
+
+
+def _power(kind: ClassWeights) -> float:
+    if kind == "inverse":
+        return 1.0
+    if kind == "sqrt_inverse":
+        return 0.5
+    raise RecipeError(f"class_weights = {kind!r}", wanted="none, inverse or sqrt_inverse", do="correct class_weights")
 
 
 class Batches:
@@ -94,6 +116,7 @@ class Batches:
 
     Raises:
         UsageError: the batch cannot be shared out evenly.
+        RecipeError: classes are to be balanced, and images have any number of labels.
     """
 
     def __init__(
@@ -109,6 +132,12 @@ class Batches:
                 f"a batch of {self._size} images for {world} processes",
                 wanted="an equal part for each, of at least 2 images",
                 do=f"choose a batch size that is a multiple of {world}",
+            )
+        if self._targets.ndim == 2 and recipe.sampling == "balanced":
+            raise RecipeError(
+                "sampling = balanced for images with any number of labels",
+                wanted="shuffled: an image of a rare label shows its common ones as well",
+                do="set class_weights to inverse or sqrt_inverse instead",
             )
         own = self._size // world
         self._part = slice(rank * own, (rank + 1) * own)
@@ -190,7 +219,10 @@ class Batches:
         return augment.mix(images, classes, self._recipe, np.random.default_rng([self._recipe.seed, MIXING, step]))
 
     def class_weights(self, classes: int) -> NDArray[np.float32] | None:
-        """How much an image of each class counts, as the recipe says; see `weights_of`."""
+        """How much an image of each class, or a 1 of each label, counts, as the recipe says: `weights_of`,
+        `positive_weights`."""
+        if self._targets.ndim == 2:
+            return positive_weights(self._targets, self._recipe.class_weights)
         return weights_of(np.bincount(self._targets, minlength=classes), self._recipe.class_weights)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ..bundle import Bundle, read_bundle
 from ..errors import CheckError, UsageError
 from ..files import digest_of
 from ..nets import tensors_of
-from ..records import Preprocess
+from ..records import Preprocess, Task
 from ..tasks import TASKS
 from .begin import begin
 from .checkpoint import (
@@ -45,32 +44,18 @@ from .learner import Learner
 from .loader import Batches, Drawn, TrainPixels
 from .machine import keep_freed_memory, memory_explained, on_threads, pick_device
 from .objective import CrossEntropy, MakeObjective
+from .outcome import Outcome
 from .probe import find_way
 from .recipe import Recipe
 from .team import join_team
 from .way import AS_IT_IS, Tuning, precision_name
 
-__all__ = ["EvalPixels", "Outcome", "Resume", "train"]
+__all__ = ["EvalPixels", "Resume", "train"]
 
 CHECKPOINT_SECONDS = 30.0
 EVAL_SHARE = 0.1  # of the time at most goes into validation, the last one apart
 LINE_SECONDS = 15.0
 LOWERED = 0.3  # of the rate, where it made numbers that are none
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What training made. `best` scored highest on the validation images, `last` is the end of the schedule."""
-
-    best: Bundle
-    last: Bundle
-    rows: tuple[Row, ...]
-    finished: bool  # False: interrupted; the checkpoint goes on from here
-
-    @property
-    def top1(self) -> float:
-        """Validation accuracy of `best`, in [0, 1]."""
-        return max(row.eval_top1 for row in self.rows) / 100
 
 
 def train(
@@ -80,6 +65,7 @@ def train(
     recipe: Recipe,
     *,
     labels: tuple[str, ...],
+    task: Task = "classify",
     preprocess: Preprocess,
     out: Path,
     data_digest: str = "",
@@ -89,14 +75,15 @@ def train(
     tuning: Tuning = AS_IT_IS,
     on_row: Callable[[tuple[Row, ...]], None] | None = None,
 ) -> Outcome:
-    """Train a classifier.
+    """Train a network.
 
     Args:
-        start: a table (fresh weights) or a bundle (its weights; the classifier is fresh where labels differ).
+        start: a table (fresh weights) or a bundle (its weights; the classifier is fresh where labels or tasks differ).
         pixels: the training images, as decoded.
         validation: prepared images that choose the best weights; never trained on.
         recipe: how.
         labels: class names, in the order of the targets.
+        task: what is learned; it decides what targets are.
         preprocess: what validation was prepared with; gives resolution, mean and std.
         out: the run's folder: `checkpoint.safetensors`, and `best` and `last` as bundles when it ends or is stopped.
         data_digest: names the data, so that a resumed run refuses other data.
@@ -116,7 +103,7 @@ def train(
         CheckError: the loss is no longer a number, again after the rate was lowered once.
     """
     with memory_explained(recipe.batch_size), stop_on_interrupt() as stopped:
-        run = _Run(start, pixels, validation, recipe, labels, preprocess, out, device, objective, tuning, resume)
+        run = _Run(start, pixels, validation, recipe, labels, task, preprocess, out, device, objective, tuning, resume)
         with on_threads(run.way.threads):
             run.prepare(data_digest)
             run.steps(stopped, on_row)
@@ -137,6 +124,7 @@ class _Run:
         validation: EvalPixels,
         recipe: Recipe,
         labels: tuple[str, ...],
+        task: Task,
         preprocess: Preprocess,
         out: Path,
         device: str,
@@ -145,7 +133,7 @@ class _Run:
         resume: Resume,
     ) -> None:
         self.start, self.recipe, self.validation = start, recipe, validation
-        self.labels, self.preprocess, self.out = labels, preprocess, out
+        self.labels, self.task, self.preprocess, self.out = labels, task, preprocess, out
         self.spec = start.spec if isinstance(start, Bundle) else start
         if self.spec.head.classes != len(labels):
             raise UsageError(
@@ -158,10 +146,17 @@ class _Run:
         self.device = pick_device(device)
         before = goes_on(out, resume)
         self.batches = Batches(pixels, recipe, preprocess, rank=self.team.rank, world=self.team.world)
-        self.task = TASKS["classify"]
-        network = begin(start, self.batches, labels=labels, preprocess=preprocess, seed=recipe.seed, device=self.device)
+        network = begin(
+            start, self.batches, labels=labels, task=task, preprocess=preprocess, seed=recipe.seed, device=self.device
+        )
         learner = partial(
-            Learner, batches=self.batches, recipe=recipe, labels=labels, preprocess=preprocess, objective=objective
+            Learner,
+            batches=self.batches,
+            recipe=recipe,
+            labels=labels,
+            task=task,
+            preprocess=preprocess,
+            objective=objective,
         )
         self.way = find_way(
             network, learner, recipe, tuning, before=before, device=self.device, batches=self.batches, team=self.team
@@ -188,6 +183,8 @@ class _Run:
             "their labels": digest_of(list(self.labels)),
             "the objective": digest_of(self.learner.objective.identity),
         }
+        if self.task != "classify":  # older checkpoints do not say it
+            identity["the task"] = self.task
         if self.tuning.asked:
             identity["what was tried for speed"] = digest_of([self.tuning.probe, self.tuning.compile])
         self.progress = Progress(identity=identity, way=self.way if self.tuning.asked else None)
@@ -320,7 +317,8 @@ class _Run:
         logits = self._answers(self.learner.objective.answering(judged))
         if not np.isfinite(logits).all():
             raise _DivergedError
-        scores = self.task.metrics(logits, self.validation.targets)
+        task = TASKS[self.task]
+        scores = task.metrics(logits, self.validation.targets)
         self.eval_seconds = self._now() - began
         lr = max(float(group["lr"]) for group in self.learner.optimizer.param_groups)
         row = row_of(self.progress, scores, per_epoch=self.batches.per_epoch, lr=lr)
@@ -328,11 +326,11 @@ class _Run:
             self.progress, rows=(*self.progress.rows, row), loss_sum=0.0, loss_count=0
         )
         self.team.say(self.progress.describe(share=self._share(), per_epoch=self.batches.per_epoch))
-        if scores[self.task.goal] > self.progress.best_top1:
+        if scores[task.goal] > self.progress.best_top1:
             self.best = self._bundle(judged)
             self._write(self.best, "best")
             self.progress = msgspec.structs.replace(
-                self.progress, best_top1=scores[self.task.goal], best_step=self.progress.step
+                self.progress, best_top1=scores[task.goal], best_step=self.progress.step
             )
 
     def _answers(self, judged: nn.Module) -> NDArray[np.float32]:
@@ -355,7 +353,7 @@ class _Run:
             "recipe": msgspec.to_builtins(self.recipe),
             "start": self.start.digest,
             "data": self.data_digest,
-            "measured": msgspec.to_builtins(row),
+            "measured": {name: value for name, value in msgspec.to_builtins(row).items() if value is not None},
             "validation_images": len(self.validation.targets),
             "torch": str(torch.__version__),
             "device": str(self.device),
@@ -367,7 +365,7 @@ class _Run:
         history = self.start.history if isinstance(self.start, Bundle) else ()
         return Bundle(
             spec=self.spec,
-            task="classify",
+            task=self.task,
             labels=self.labels,
             preprocess=self.preprocess,
             tensors=tensors_of(judged),

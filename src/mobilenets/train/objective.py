@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..nets import Network
-from ..records import Preprocess
+from ..records import Preprocess, Task
 from ..tasks import TASKS, Targets
 from .loader import Batches
 from .machine import lower_precision
@@ -45,6 +45,7 @@ class Setting:
     batches: Batches
     device: torch.device
     dtype: torch.dtype  # of the forward pass: `with lower_precision(setting.dtype, setting.device)`
+    task: Task = "classify"
     trial: bool = False  # steps are only timed, and what they learn is thrown away: nothing is made for the whole run
 
 
@@ -98,7 +99,7 @@ class CrossEntropy:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._task = TASKS["classify"]
+        self._task = TASKS[setting.task]
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:

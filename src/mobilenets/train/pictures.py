@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from .checkpoint import Row
 
-__all__ = ["draw_confusion", "draw_curves", "draw_samples"]
+__all__ = ["draw_confusion", "draw_curves", "draw_label_samples", "draw_samples"]
 
 DPI = 110
 GRID = 4  # samples: rows of the picture, and a quarter more columns
@@ -26,7 +26,7 @@ RIGHT, WRONG = "#1a7f37", "#cf222e"
 
 
 def draw_curves(rows: Sequence[Row]) -> bytes:
-    """Losses and validation accuracy over epochs.
+    """Losses and what is to be maximised (accuracy, mean average precision) over epochs.
 
     Raises:
         UsageError: there are no rows.
@@ -41,10 +41,12 @@ def draw_curves(rows: Sequence[Row]) -> bytes:
     left.plot(epochs, [row.eval_loss for row in rows], marker=mark, markersize=3, label="validation")
     left.set(xlabel="epoch", ylabel="loss (nats)", title="Loss")
     left.legend()
-    best = max(rows, key=lambda row: row.eval_top1)
-    right.plot(epochs, [row.eval_top1 for row in rows], marker=mark, markersize=3, color="tab:green")
-    right.plot([best.epoch], [best.eval_top1], marker="*", markersize=11, color="tab:red", linestyle="none")
-    right.set(xlabel="epoch", ylabel="top-1 (%)", title=f"Validation accuracy, best {best.eval_top1:.2f} %")
+    best = max(rows, key=lambda row: row.goal)
+    right.plot(epochs, [row.goal for row in rows], marker=mark, markersize=3, color="tab:green")
+    right.plot([best.epoch], [best.goal], marker="*", markersize=11, color="tab:red", linestyle="none")
+    right.set(
+        xlabel="epoch", ylabel=f"{best.goal_name} (%)", title=f"Validation {best.goal_name}, best {best.goal:.2f} %"
+    )
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return _png(figure)
@@ -102,6 +104,55 @@ def draw_samples(
     Raises:
         UsageError: no images, or not as many targets and probabilities.
     """
+
+    def caption(index: int) -> tuple[str, bool]:
+        truth, said = int(targets[index]), int(probabilities[index].argmax())
+        sure = f"({100 * probabilities[index, said]:.0f} %)"
+        return f"{_short(labels[truth])}\nsaid {_short(labels[said])} {sure}", truth == said
+
+    return _samples(images, targets, probabilities, caption, seed=seed)
+
+
+def draw_label_samples(
+    images: NDArray[np.uint8],
+    targets: NDArray[np.float32],
+    probabilities: NDArray[np.float64],
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+) -> bytes:
+    """Some images with the labels they have and those the model says (above a half), in green and red.
+
+    Args:
+        images: uint8 (N, R, R, C), C = 1 or 3.
+        targets: (N, K): 1 has the label, 0 has it not, NaN is not known and cannot be wrong.
+        probabilities: (N, K) in [0, 1].
+        labels: K names.
+        seed: of the choice of images.
+
+    Raises:
+        UsageError: no images, or not as many targets and probabilities.
+    """
+
+    def names(has: NDArray[np.bool_]) -> str:
+        return _short(", ".join(labels[place] for place in np.flatnonzero(has).tolist()) or "nothing")
+
+    def caption(index: int) -> tuple[str, bool]:
+        truth, said = targets[index], probabilities[index] > 0.5
+        return f"{names(truth == 1)}\nsaid {names(said)}", bool((np.isnan(truth) | (said == (truth == 1))).all())
+
+    return _samples(images, targets, probabilities, caption, seed=seed)
+
+
+def _samples(
+    images: NDArray[np.uint8],
+    targets: NDArray[Any],
+    probabilities: NDArray[np.float64],
+    caption: Callable[[int], tuple[str, bool]],
+    *,
+    seed: int,
+) -> bytes:
+    """Some images, each with its caption, green where that says it is right."""
     if not len(images) or not len(images) == len(targets) == len(probabilities):
         raise UsageError(
             f"{len(images)} images, {len(targets)} targets, {len(probabilities)} answers",
@@ -115,12 +166,10 @@ def draw_samples(
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, index in zip(grid.flat, chosen, strict=False):
-        truth, said = int(targets[index]), int(probabilities[index].argmax())
         image = images[index]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        sure = f"({100 * probabilities[index, said]:.0f} %)"
-        told = f"{_short(labels[truth])}\nsaid {_short(labels[said])} {sure}"
-        axes.set_title(told, fontsize=8, color=RIGHT if truth == said else WRONG, parse_math=False)
+        told, right = caption(int(index))
+        axes.set_title(told, fontsize=8, color=RIGHT if right else WRONG, parse_math=False)
     return _png(figure)
 
 

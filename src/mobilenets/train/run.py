@@ -5,35 +5,29 @@ out/  args.yaml  results.csv  classes.csv  curves.png  confusion.png  samples.pn
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from ..arch import ArchSpec, with_classes, with_resolution
 from ..bundle import Bundle
-from ..data import Dataset, Pixels, prepared, store
+from ..data import Dataset, prepared, store
 from ..errors import UsageError
-from ..files import write_bytes, write_text
-from ..metrics import confusion, per_class_accuracy, softmax
+from ..files import write_text
 from ..progress import say
 from ..records import Environment, Preprocess
-from .checkpoint import Row
 from .choose import explain_choice, native_side, preprocess_for, recipe_for, spec_for, store_side
 from .judge import EvalPixels
-from .loop import Outcome, Resume, train
+from .loop import Resume, train
 from .machine import pick_device
 from .objective import CrossEntropy, MakeObjective
-from .pictures import draw_confusion, draw_curves, draw_samples
+from .outcome import Outcome
 from .recipe import Recipe
+from .results import results_csv, write_results
 from .team import join_team
 from .transfer import frozen_rows
-from .validate import bundle_logits
 from .way import AS_IT_IS, Tuning
 
 __all__ = ["train_run"]
@@ -64,7 +58,7 @@ def train_run(
 
     Args:
         start: a model's name, the path of a spec's `.json`, a table, or a bundle to go on from. Of a bundle everything
-            is kept, but for the classifier where the labels are others.
+            is kept, but for the classifier where the labels or the task are others.
         dataset: with "train" and "val"; "test" is not looked at.
         recipe: how.
         out: the run's folder.
@@ -104,6 +98,7 @@ def train_run(
         EvalPixels(images=validation.images, targets=validation.targets),
         followed,
         labels=dataset.labels,
+        task=dataset.task,
         preprocess=preprocess,
         out=out,
         data_digest=dataset.digest,
@@ -111,12 +106,12 @@ def train_run(
         resume=resume,
         objective=objective,
         tuning=tuning,
-        on_row=lambda rows: write_text(out / "results.csv", _csv(rows)),
+        on_row=lambda rows: write_text(out / "results.csv", results_csv(rows)),
     )
     # An interrupted run validates once more, and a finished one that is resumed not at all.
     if team.leads:
-        write_text(out / "results.csv", _csv(outcome.rows))
-        _write_pictures(out, outcome, validation, device=device)
+        write_text(out / "results.csv", results_csv(outcome.rows))
+        write_results(out, outcome, validation, device=device)
     return outcome
 
 
@@ -132,28 +127,32 @@ def _begin(
                 wanted="the width its weights have",
                 do="leave alpha away, or start from a name",
             )
-        bundle = _adapted(start, dataset.labels, resolution=resolution)
+        bundle = _adapted(start, dataset, resolution=resolution)
         say(f"going on from a bundle of {start.spec.name} at {bundle.spec.resolution} pixels")
-        if bundle.labels != start.labels:
-            say(f"its {len(start.labels)} classes are others: the classifier begins anew with {classes}")
+        if bundle.labels != start.labels or bundle.task != start.task:
+            what = "classes are" if bundle.task == start.task else "classes are for another task, or"
+            say(f"its {len(start.labels)} {what} others: the classifier begins anew with {classes}")
         return bundle, bundle.preprocess
     spec = spec_for(start, alpha=alpha, resolution=resolution, native_side=side, classes=classes)
     say(explain_choice(start, spec, native_side=side))
     return spec, preprocess_for(spec, native_side=side)
 
 
-def _adapted(bundle: Bundle, labels: tuple[str, ...], *, resolution: int | None) -> Bundle:
-    """The bundle with other labels (then without its classifier's weights) and at another resolution."""
+def _adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None) -> Bundle:
+    """The bundle for other labels or another task (then without its classifier's weights) and at another resolution."""
+    labels = dataset.labels
+    same = labels == bundle.labels and dataset.task == bundle.task
     side = bundle.spec.resolution if resolution is None else resolution
-    if labels == bundle.labels and side == bundle.spec.resolution:
+    if same and side == bundle.spec.resolution:
         return bundle
     tensors = bundle.tensors
-    if labels != bundle.labels:
+    if not same:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.classifier.")}
     told = {"step": "adapt", "digest": bundle.digest, "classes": len(labels), "resolution": side}
     return replace(
         bundle,
         spec=with_resolution(with_classes(bundle.spec, len(labels)), side),
+        task=dataset.task,
         labels=labels,
         preprocess=msgspec.structs.replace(bundle.preprocess, resolution=side),
         tensors=tensors,
@@ -173,6 +172,7 @@ def _write_args(
         "bundle_digest": begin.digest if isinstance(begin, Bundle) else None,
         "resolution": spec.resolution,
         "channels": spec.channels,
+        "task": dataset.task,
         "classes": len(dataset.labels),
         "data": dataset.summary.source,
         "data_digest": dataset.digest,
@@ -182,38 +182,3 @@ def _write_args(
         "environment": msgspec.to_builtins(Environment.capture(packages=PACKAGES)),
     }
     write_text(out / "args.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _csv(rows: tuple[Row, ...]) -> str:
-    """`results.csv`: a header and one line per validation; the first six columns are timm's."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = Row.__struct_fields__
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow(
-            [f"{value:.6g}" if isinstance(value, float) else value for value in msgspec.structs.astuple(row)]
-        )
-    return text.getvalue()
-
-
-def _classes_csv(matrix: NDArray[np.int64], labels: tuple[str, ...]) -> str:
-    """`classes.csv`: how often the best weights are right on the validation images of each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "images", "right", "accuracy"])
-    for index, (label, share) in enumerate(zip(labels, per_class_accuracy(matrix), strict=True)):
-        images, right = int(matrix[index].sum()), int(matrix[index, index])
-        writer.writerow([label, images, right, f"{100 * share:.6g}" if images else ""])
-    return text.getvalue()
-
-
-def _write_pictures(out: Path, outcome: Outcome, validation: Pixels, *, device: str) -> None:
-    best = outcome.best
-    logits = bundle_logits(best, validation.images, device=device)
-    matrix = confusion(logits.argmax(axis=1), validation.targets, classes=len(best.labels))
-    answers = softmax(np.nan_to_num(logits))
-    write_text(out / "classes.csv", _classes_csv(matrix, best.labels))
-    write_bytes(out / "curves.png", draw_curves(outcome.rows))
-    write_bytes(out / "confusion.png", draw_confusion(matrix, best.labels))
-    write_bytes(out / "samples.png", draw_samples(validation.images, validation.targets, answers, best.labels))

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..bundle import Bundle
 from ..errors import UsageError
 from ..nets import Network, build, load_tensors
-from ..records import Preprocess
+from ..records import Preprocess, Task
 from ..runtime.validate import match_labels
 from .loader import normalise
 from .machine import lower_precision
@@ -45,8 +45,8 @@ class Teacher:
         embedding: whether what its classifier reads is wanted.
 
     Raises:
-        UsageError: it lacks a class of the data (it may have more, and in another order), was never trained to tell
-            classes apart, or wants more colours than the images have.
+        UsageError: it lacks a class of the data (it may have more, and in another order), is of another task, was never
+            trained to tell classes apart, or wants more colours than the images have.
     """
 
     def __init__(self, setting: Setting, bundle: Bundle, *, answers: bool = True, embedding: bool = False) -> None:
@@ -59,7 +59,7 @@ class Teacher:
                 wanted="as many, or a student that is content with grey",
                 do="choose another teacher",
             )
-        self._own = own_classes(bundle, setting.labels) if answers else np.zeros(0, np.int64)
+        self._own = own_classes(bundle, setting.labels, task=setting.task) if answers else np.zeros(0, np.int64)
         network = build(bundle.spec)
         load_tensors(network, bundle.tensors)
         self.network = network.to(setting.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -110,12 +110,18 @@ class Teacher:
         return torch.cat(parts)
 
 
-def own_classes(teacher: Bundle, labels: tuple[str, ...]) -> NDArray[np.int64]:
+def own_classes(teacher: Bundle, labels: tuple[str, ...], *, task: Task) -> NDArray[np.int64]:
     """Where the student's classes stand among the teacher's (K,).
 
     Raises:
-        UsageError: it lacks one, or was never trained to tell classes apart.
+        UsageError: it lacks one, is of another task, or was never trained to tell classes apart.
     """
+    if teacher.task != task:
+        raise UsageError(
+            f"the teacher {teacher.spec.name} is of the task {teacher.task!r}, the data of {task!r}",
+            wanted="both of the same task",
+            do="train a teacher on such data, or match its maps or embedding alone: weight 0",
+        )
     if teacher.untrained_classifier:
         raise UsageError(
             f"the classifier of the teacher {teacher.spec.name} was never trained",
