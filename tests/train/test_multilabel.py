@@ -18,7 +18,7 @@ from mobilenets.arch import with_classes
 from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.compress import Target, prune
 from mobilenets.data import Dataset, ScanSummary, Split
-from mobilenets.errors import RecipeError, UsageError
+from mobilenets.errors import FileFormatError, RecipeError, UsageError
 from mobilenets.metrics import average_precisions
 from mobilenets.records import Preprocess
 from mobilenets.tasks import TASKS, Targets
@@ -149,7 +149,7 @@ def run(out: Path, tiny_run: ModuleType, targets: np.ndarray, **changes):
         tiny_run.tiny_spec(),
         Source(pixels, targets),
         EvalPixels(*pictures(30, seed=1)),
-        msgspec.structs.replace(QUICK, epochs=changes.pop("epochs", 8.0)),
+        msgspec.structs.replace(QUICK, **changes.pop("recipe", {})),
         labels=LABELS,
         task="multilabel",
         preprocess=Preprocess(resolution=SIDE),
@@ -183,9 +183,13 @@ def test_a_student_comes_near_to_its_teachers_answers(tiny_run: ModuleType, tmp_
         return float(ANSWERS(answers, torch.from_numpy(said), 1.0))
 
     taught = run(
-        tmp_path / "taught", tiny_run, nothing, epochs=30.0, objective=distil(teacher, Distillation(temperature=2.0))
+        tmp_path / "taught",
+        tiny_run,
+        nothing,
+        recipe={"epochs": 30.0},
+        objective=distil(teacher, Distillation(temperature=2.0)),
     )
-    alone = run(tmp_path / "alone", tiny_run, nothing, epochs=30.0)
+    alone = run(tmp_path / "alone", tiny_run, nothing, recipe={"epochs": 30.0})
     assert distance(taught.last) < 0.5 * distance(alone.last)
     assert taught.last.history[-1]["teacher"]["digest"] == teacher.digest
 
@@ -228,3 +232,27 @@ def test_average_precision_of_the_run_is_that_of_its_logits(trained: Path, thing
     measured = {s.label: s.average_precision for s in measure_bundle(bundle, things, split="val", device="cpu").labels}
     wanted = dict(zip(LABELS, average_precisions(logits, val.targets), strict=True))
     assert measured == pytest.approx(wanted)
+
+
+def test_a_bundle_that_does_not_say_its_task_is_a_classifier_and_an_unknown_task_is_told(
+    tiny_run: ModuleType, tmp_path: Path
+) -> None:
+    replace(wise(tiny_run), task="classify").write(tmp_path / "old")
+    path = tmp_path / "old" / "bundle.json"
+    content = json.loads(path.read_text())
+    del content["task"]
+    path.write_text(json.dumps(content))
+    assert read_bundle(tmp_path / "old").task == "classify"
+    path.write_text(json.dumps({**content, "task": "guess"}))
+    with pytest.raises(FileFormatError, match="for the task 'guess'; one of classify, multilabel"):
+        read_bundle(tmp_path / "old")
+
+
+def test_mixing_and_weights_of_rare_labels_go_through_a_run(tiny_run: ModuleType, tmp_path: Path) -> None:
+    _, targets = pictures(48)
+    targets[::4, 2] = np.nan
+    recipe = {"mixup": 0.4, "cutmix": 1.0, "class_weights": "inverse", "epochs": 1.0}
+    made = run(tmp_path / "run", tiny_run, targets, recipe=recipe)
+    assert all(np.isfinite(tensor).all() for tensor in made.last.tensors.values())
+    assert np.isfinite(made.rows[-1].train_loss)
+    assert made.rows[-1].train_loss > 0
