@@ -2,6 +2,7 @@
 
 python benchmarks/peers.py [MODEL ...] [--seconds S] [--threads N] [--resolution R]
 python benchmarks/peers.py --bundles DIR ... --data DATA [--seconds S] [--threads N]
+python benchmarks/peers.py --train CIFAR_FOLDER --out DIR [MODEL ...] [--minutes M] [--seconds S] [--threads N]
 python benchmarks/peers.py --jpeg DATA_ROOT BUNDLE [--seconds S] [--threads N]
 
 Latency: batch 1; for each network all of our files and all of its peers in turn, each in a process of its own, as
@@ -10,7 +11,8 @@ channels_last, bfloat16), the plain export, the best peer of all (torch.compile 
 over the networks the geometric means. Without --bundles the networks are untrained ones of the catalogue at their own
 resolution: weights do not change what is computed, but nothing judged the files, which the row says. With --bundles
 each file was exported through the gates on DATA, as `mobilenets export --data` does it, and those that a gate refused
-do not take part.
+do not take part. --train makes such bundles first, those that are not in DIR yet: M minutes of a part of CIFAR-10 at
+96 pixels, then as long at the paper's resolution, so that the gates have real answers to judge; never good ones.
 
 --jpeg: from JPEG files to labels; see from_jpeg.py.
 """
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from rows import NETWORKS, append
+from runs import linked, trained
 
 from mobilenets.arch import compose
 from mobilenets.bench import Entry, Latency, measure_all, paired_ratio
@@ -48,6 +51,8 @@ OURS = (
 )
 EAGER = ("eager", "channels_last", "bf16")
 NOISE = 16  # images that ranges of untrained networks are read from
+IMAGES, VALIDATION = 2000, 50  # of each class, with --train: few to validate, for that takes time at full resolution
+SMALL = 96  # pixels, where most of it is learned; the rest fits what was learned to larger maps
 
 
 def made(
@@ -153,6 +158,20 @@ def ratio(peer: Latency, ours: Latency) -> dict:
     }
 
 
+def made_here(names: list[str], cifar: Path, out: Path, *, minutes: float) -> tuple[list[Path], str]:
+    """Bundles of these networks at their papers' resolution, and the images that they were trained on."""
+    data = str(linked(cifar.resolve(), out.resolve() / "data", images=IMAGES, validation=VALIDATION))
+    for name in names:
+        time = ("--time", f"{minutes:g}m")
+        first, last = out / name / "small", out / name / "whole"
+        trained(first, "train", f"{name}_1.0_{SMALL}", data, *time)
+        resolution = str(compose(name).resolution)
+        trained(
+            last, "train", str(first / "best"), data, *time, "--resolution", resolution, "--lr", "0.1", "--set", "ema=0"
+        )
+    return [out / name / "whole" / "best" for name in names], data
+
+
 def geometric_mean(rows: list[dict], group: str) -> float | None:
     """Over the networks that have such a peer; None without any."""
     ratios = [row["ratios"][group]["of_medians"] for row in rows if group in row["ratios"]]
@@ -160,11 +179,13 @@ def geometric_mean(rows: list[dict], group: str) -> float | None:
 
 
 def latencies(given: argparse.Namespace) -> None:
+    named = given.models or list(NETWORKS)
+    if given.train:
+        given.bundles, given.data = made_here(named, given.train, given.out, minutes=given.minutes)
     dataset = open_dataset(given.data) if given.bundles else None
     if given.bundles:
         bundles = [read_bundle(path) for path in given.bundles]
     else:
-        named = given.models or NETWORKS
         bundles = [untrained_bundle(compose(name, resolution=given.resolution)) for name in named]
     rows = [network_row(each, dataset=dataset, threads=given.threads, seconds=given.seconds) for each in bundles]
     append(
@@ -192,6 +213,9 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--bundles", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--data", metavar="DATA")
+    parser.add_argument("--train", type=Path, metavar="CIFAR_FOLDER")
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--out", type=Path, metavar="DIR")
     parser.add_argument("--jpeg", nargs=2, type=Path, metavar=("DATA_ROOT", "BUNDLE"))
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2)
@@ -199,6 +223,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.bundles and not given.data:
         parser.error("--bundles wants --data: the images that judge the files")
+    if given.train and not given.out:
+        parser.error("--train wants --out: where the bundles are kept")
     if given.jpeg:
         from from_jpeg import from_jpeg
 
