@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -363,3 +364,9 @@ def test_frozen_weights_are_refused() -> None:
     setting.network.rows[0].requires_grad_(False)
     with pytest.raises(UsageError, match="is frozen, and 2 more"):
         Elastic(setting, ElasticPolicy(narrowest=0.25))
+
+
+def test_an_elastic_training_draws_its_own_resolutions() -> None:
+    recipe = msgspec.structs.replace(RECIPE, small_side=0.75)
+    with pytest.raises(RecipeError, match=r"small_side = 0\.75 in an elastic training"):
+        made(table(), ElasticPolicy(narrowest=0.5), recipe)

@@ -80,6 +80,21 @@ def test_mirroring_happens_for_about_half_and_never_when_off() -> None:
     assert 150 < turned < 250
 
 
+@pytest.mark.parametrize("uniform", [True, False])
+def test_two_epochs_show_every_image_both_ways_round(uniform: bool) -> None:
+    # Dark on the left, light on the right: the same whatever part of it a crop keeps.
+    source = Source(count=40, uniform=uniform, side=SIDE if uniform else 2 * SIDE)
+    source.images[:] = np.linspace(0, 250, source.images.shape[2]).astype(np.uint8)[:, None]
+    seen = []
+    for number in (4, 5):
+        turned = np.zeros(40, bool)
+        for pixels, targets, _ in batches(source, crop_padding=0.0).epoch(number):
+            turned[targets.numpy()] = (pixels[:, 0, 0, 0] > pixels[:, 0, -1, 0]).numpy()
+        seen.append(turned)
+    assert np.array_equal(seen[0], ~seen[1])
+    assert 5 < seen[0].sum() < 35
+
+
 def test_small_sets_make_one_batch_of_all() -> None:
     loader = batches(Source(count=5), batch_size=64)
     ((pixels, _, _),) = loader.epoch(0)

@@ -456,3 +456,16 @@ def test_a_remedy_for_rare_classes_raises_their_share_of_the_answers(remedy: dic
 
     assert share(tmp_path / "plain") < 0.25
     assert share(tmp_path / "remedy", **remedy) > share(tmp_path / "again") + 0.1
+
+
+def test_a_run_begins_with_smaller_images_and_ends_with_whole_ones(tmp_path: Path) -> None:
+    sides: list[int] = []
+
+    class Watched(CrossEntropy):
+        def learn(self, batch: Batch, *, step: int) -> torch.Tensor:
+            sides.append(batch.images.shape[-1])
+            return super().learn(batch, step=step)
+
+    outcome = run(tmp_path, epochs=2.0, small_side=0.75, small_until=0.4, objective=Watched)
+    assert sides == [12] * 3 + [16] * 3  # 6 steps, of which the first three begin before 0.4 of the run
+    assert outcome.finished

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .recipe import Recipe
 
-__all__ = ["distort", "mix"]
+__all__ = ["distort", "mix", "resized"]
 
 ERASED_AREA = (0.02, 1 / 3)  # of the image, and
 ERASED_ASPECT = (0.3, 1 / 0.3)  # of the rectangle (Zhong et al. 2017, section 4)
@@ -46,6 +46,13 @@ def distort(images: Tensor, recipe: Recipe, rng: np.random.Generator, *, part: s
         centres = half + rng.random((2, count)) * (side - 2 * half)
         images = _erased(images, centres[:, part], half[:, part])
     return images
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Images (B, C, side, side) of images (B, C, R, R), in channels-last memory; without aliases, as Pillow does it."""
+    if images.shape[-1] != side:
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def mix(

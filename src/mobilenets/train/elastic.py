@@ -38,6 +38,7 @@ from ..nets import Network
 from ..nets.nested import Place, hollow, places_in
 from ..records import only_classifiers
 from ..tasks import TASKS, Targets
+from .augment import resized
 from .distil import Distillation, embedding_loss, embedding_width
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
@@ -181,6 +182,12 @@ class Elastic:
     ) -> None:
         spec = setting.network.spec
         check_policy(spec, policy)
+        if setting.recipe.small_side < 1:
+            raise RecipeError(
+                f"small_side = {setting.recipe.small_side:g} in an elastic training",
+                wanted="1: an elastic training draws its own resolutions",
+                do="name resolutions instead",
+            )
         _check_learns(setting.network)
         self._setting, self._policy, self._spec = setting, policy, spec
         only_classifiers(setting.task, what="elastic")
@@ -275,12 +282,7 @@ class Elastic:
         return loss.detach()
 
     def _images_of(self, one: Pass, batch: Batch) -> Tensor:
-        part = batch.images[one.images]
-        if one.resolution == part.shape[-1]:
-            return part
-        size = (one.resolution, one.resolution)
-        part = F.interpolate(part, size, mode="bilinear", antialias=True)  # as images are made smaller elsewhere
-        return part.contiguous(memory_format=torch.channels_last)
+        return resized(batch.images[one.images], one.resolution)
 
     def _ask_teacher(self, batch: Batch, widest: Pass) -> Seen | None:
         """What the teacher makes of what the widest sees, in which all other passes lie.

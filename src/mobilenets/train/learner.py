@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..nets import Network
 from ..records import Preprocess, Task
 from ..tasks import Targets
+from .augment import resized
 from .judge import recalibrated
 from .loader import Batches, Drawn, normalise
 from .objective import Batch, MakeObjective, Setting
@@ -87,15 +88,15 @@ class Learner:
         if compiled:
             network.compile(dynamic=False)  # in place: tensors keep their names, and copies are not compiled
 
-    def step(self, drawn: Drawn, *, step: int, rate: float) -> Tensor:
-        """Learn from a batch at a learning rate; the loss, on the device."""
+    def step(self, drawn: Drawn, *, step: int, rate: float, small: bool = False) -> Tensor:
+        """Learn from a batch at a learning rate; the loss, on the device. `small`: from smaller images."""
         # Random numbers of this step come from its number, so a resumed run draws what it would have drawn.
         # Processes see other images, so they draw other numbers for them.
         torch.manual_seed(self._recipe.seed * 1_000_003 + step + self._team.rank * 7_368_787)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         train_unfrozen(self._network, self._frozen)
-        loss = self.objective.learn(self._batch(drawn, step=step), step=step)
+        loss = self.objective.learn(self._batch(drawn, step=step, small=small), step=step)
         self._team.average_gradients(self._learned)
         if self._recipe.clip:
             nn.utils.clip_grad_norm_(self._learned, self._recipe.clip)
@@ -130,9 +131,12 @@ class Learner:
         self._team.average_statistics([made])
         return made
 
-    def _batch(self, drawn: Drawn, *, step: int) -> Batch:
+    def _batch(self, drawn: Drawn, *, step: int, small: bool) -> Batch:
         """On the device, normalised and augmented."""
-        images, classes = self._images(drawn, step=step), drawn.targets.to(self._device, non_blocking=True)
+        images = self._images(drawn, step=step)
+        if small:
+            images = resized(images, max(1, round(self._recipe.small_side * images.shape[-1])))
+        classes = drawn.targets.to(self._device, non_blocking=True)
         mixed = self._batches.mix(images, classes, step=step)
         if mixed is None:
             return Batch(images, Targets(classes, weights=self._class_weights), drawn.which)

@@ -29,7 +29,7 @@ __all__ = ["Batches", "Drawn", "TrainPixels", "normalise", "positive_weights", "
 
 PHOTO_THREADS = 4  # Pillow resizes outside the interpreter lock
 ASPECT = (3 / 4, 4 / 3)  # of random crops (Szegedy et al. 2015)
-DISTORTING, MIXING = 1, 2  # streams of random numbers beside that of the batches
+DISTORTING, MIXING, MIRRORING = 1, 2, 3  # streams of random numbers beside that of the batches
 
 
 class TrainPixels(Protocol):
@@ -139,6 +139,9 @@ class Batches:
                 wanted="shuffled: an image of a rare label shows its common ones as well",
                 do="set class_weights to inverse or sqrt_inverse instead",
             )
+        # Which way round an image is seen first is drawn once; then it takes turns, so that two epochs show every image
+        # both ways (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", section 3.6).
+        self._mirrored_first = np.random.default_rng([recipe.seed, MIRRORING]).random(len(self._targets)) < 0.5
         own = self._size // world
         self._part = slice(rank * own, (rank + 1) * own)
         uniform = source.uniform
@@ -156,7 +159,7 @@ class Batches:
         r = self._recipe
         shifted = bool(round(r.crop_padding * self._preprocess.resolution)) or r.mirror
         distorted = r.randaugment or r.rotate or r.zoom or r.cutout or r.erase or r.mixup or r.cutmix
-        return self._same_size is not None and not shifted and not distorted
+        return self._same_size is not None and not (shifted or distorted or r.small_side < 1)
 
     def in_order(self, size: int) -> Iterator[Tensor]:
         """All images as they are, uint8 (up to `size`, R, R, C), where views are fixed; by every process alike.
@@ -237,27 +240,33 @@ class Batches:
     def _make(self, order: NDArray[np.int64], epoch: int, batch: int, photo: ThreadPoolExecutor) -> Drawn:
         index = order[batch * self._size : (batch + 1) * self._size]
         rng = np.random.default_rng([self._recipe.seed, epoch, batch])
+        mirrored = self._mirrored_first[index] ^ bool(epoch % 2)
         if self._same_size is not None:
-            pixels = self._shifted(self._same_size, index, rng)
+            pixels = self._shifted(self._same_size, index, rng, mirrored)
             if self._recipe.randaugment:
                 seeds = rng.integers(2**63, size=len(index))[self._part]
                 pixels = np.stack(list(photo.map(self._augmented, pixels, seeds.tolist())))
         else:
             seeds = rng.integers(2**63, size=len(index))
-            crops = photo.map(self._cropped, index[self._part].tolist(), seeds[self._part].tolist())
+            drawn = (values[self._part].tolist() for values in (index, seeds, mirrored))
+            crops = photo.map(self._cropped, *drawn)
             pixels = np.stack(list(crops))
         own = index[self._part]
         return Drawn(torch.from_numpy(pixels), torch.from_numpy(self._targets[own]), own)
 
     def _shifted(
-        self, uniform: NDArray[np.uint8], index: NDArray[np.int64], rng: np.random.Generator
+        self,
+        uniform: NDArray[np.uint8],
+        index: NDArray[np.int64],
+        rng: np.random.Generator,
+        mirrored: NDArray[np.bool_],
     ) -> NDArray[np.uint8]:
         """Shift with reflected borders and mirror, the whole batch in one gather."""
         count, side = len(index), self._preprocess.resolution
         reach = round(self._recipe.crop_padding * side)
         rows, columns = (rng.integers(-reach, reach + 1, size=(2, count, 1)) + np.arange(side)).astype(np.int64)
         if self._recipe.mirror:
-            columns = np.where(rng.random((count, 1)) < 0.5, columns[:, ::-1], columns)
+            columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
         rows, columns = (side - 1 - np.abs(side - 1 - np.abs(axis[self._part])) for axis in (rows, columns))
         own = index[self._part]
         shifted: NDArray[np.uint8] = uniform[own[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -266,8 +275,8 @@ class Batches:
     def _augmented(self, pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         return randaugment(pixels, self._recipe, np.random.default_rng(seed))
 
-    def _cropped(self, index: int, seed: int) -> NDArray[np.uint8]:
-        """A random part of one image, resized (Szegedy et al. 2015), mirrored half of the time."""
+    def _cropped(self, index: int, seed: int, mirrored: bool) -> NDArray[np.uint8]:
+        """A random part of one image, resized (Szegedy et al. 2015) and mirrored if it is its turn."""
         rng = np.random.default_rng(seed)
         pixels = self._source.pixels(index)
         height, width = pixels.shape[:2]
@@ -282,8 +291,8 @@ class Batches:
             (side, side), Image.Resampling.BILINEAR, box=(left, top, left + crop_w, top + crop_h), reducing_gap=2.0
         )
         resized = np.asarray(image).reshape(side, side, pixels.shape[2])
-        mirrored = resized[:, ::-1] if self._recipe.mirror and rng.random() < 0.5 else resized
-        return randaugment(mirrored, self._recipe, rng) if self._recipe.randaugment else mirrored
+        seen = resized[:, ::-1] if self._recipe.mirror and mirrored else resized
+        return randaugment(seen, self._recipe, rng) if self._recipe.randaugment else seen
 
 
 def _balanced(targets: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -263,9 +263,11 @@ class _Run:
 
     def _step(self, drawn: Drawn) -> Tensor:
         step = self.progress.step
-        factor = self.recipe.rate(min(self._share(), 1.0), epoch=step / self.batches.per_epoch)
+        share = min(self._share(), 1.0)
+        factor = self.recipe.rate(share, epoch=step / self.batches.per_epoch)
         rate = self.recipe.peak_lr * factor * self.progress.lowered
-        return self.learner.step(drawn, step=step, rate=rate)
+        small = self.recipe.small_side < 1 and share < self.recipe.small_until
+        return self.learner.step(drawn, step=step, rate=rate, small=small)
 
     def _advance(self, *, seconds: float) -> None:
         step, epoch, batch = self.progress.step + 1, self.progress.epoch, self.progress.batch + 1

@@ -66,7 +66,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     class_weights: ClassWeights = "none"  # how much an image counts: by one over its class's images, or that one's root
     sampling: Sampling = "shuffled"  # "balanced": an epoch shows every class equally often
     # What is seen
-    mirror: bool = True  # flip left-right half of the time
+    # Progressive resizing (Tan and Le 2021, "EfficientNetV2", section 4): smaller images cost less, and teach much
+    small_side: float = 1.0  # the part of the side that images have in the beginning
+    small_until: float = 0.5  # the share of the run from which they have all of it
+    mirror: bool = True  # flip left-right every other time an image is seen
     crop_padding: float = 0.125  # same-sized small images: shift by up to this part of the side
     crop_area: float = 0.35  # photos: the least part of the area that a random crop keeps (RandomResizedCrop)
     randaugment: int = 0  # operations per image (Cubuk et al. 2020); 0: none
@@ -118,6 +121,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("ema_decay", 0 <= self.ema_decay < 1, part),
             ("norm_momentum", 0 < momentum <= 1, 'in (0, 1] or "auto"'),
             ("recalibrate", self.recalibrate >= 0, "at least 0"),
+            ("small_side", 0 < self.small_side <= 1, "in (0, 1]"),
+            ("small_until", 0 <= self.small_until <= 1, share),
             ("crop_padding", 0 <= self.crop_padding < 1, part),
             ("crop_area", 0 < self.crop_area <= 1, "in (0, 1]"),
             ("randaugment", self.randaugment >= 0, "at least 0"),

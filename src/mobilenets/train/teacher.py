@@ -7,7 +7,6 @@ from typing import NamedTuple, final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from ..errors import UsageError
 from ..nets import Network, build, load_tensors
 from ..records import Preprocess, Task
 from ..runtime.validate import match_labels
+from .augment import resized
 from .loader import normalise
 from .machine import lower_precision
 from .objective import Batch, Setting
@@ -163,7 +163,4 @@ def _as_the_teacher_sees(images: Tensor, *, ours: Preprocess, theirs: Preprocess
     if (ours.mean, ours.std) != (theirs.mean, theirs.std):
         images = (images * column(ours.std) + column(ours.mean) - column(theirs.mean)) / column(theirs.std)
     images = images.expand(-1, theirs.channels, -1, -1)
-    if images.shape[-1] != theirs.resolution:
-        size = (theirs.resolution, theirs.resolution)
-        images = F.interpolate(images, size, mode="bilinear", antialias=True)
-    return images.contiguous(memory_format=torch.channels_last)
+    return resized(images, theirs.resolution)
