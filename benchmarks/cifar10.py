@@ -3,10 +3,10 @@
 python benchmarks/cifar10.py CIFAR_FOLDER [--minutes 20] [--alpha A] [--seeds 0,1,2] [--threads T] [--out DIR] ...
 
 CIFAR_FOLDER has train/ and test/ with one folder of images per class; a tenth of train/ is held back for validation.
-The network is made of V4's rows for 32 pixels: two convolutions, then universal bottlenecks that mostly have their
-depthwise filters before the expansion, which is not wider than the row: nearly all of its time goes into large matrix
-products. `mobilenets train` gets its table as a file and the time as --time (validation included); all of test/ judges
-the weights at the end. What is in --out is not trained again.
+The network is made of V4's rows for 32 pixels: a convolution, then fused inverted bottlenecks whose expansion is not
+wider than the row: nearly all of its time goes into large matrix products. `mobilenets train` gets its table as a file
+and the time as --time (validation included); all of test/ judges the weights at the end. What is in --out is not
+trained again.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import msgspec
 from rows import append
 from runs import judged, trained
 
-from mobilenets.arch import ArchSpec, ClassifierHead, ConvRow, Norm, UniversalRow, cost, with_width
+from mobilenets.arch import ArchSpec, ClassifierHead, ConvRow, FusedRow, Norm, cost, with_width
 
 RECIPE = ("optimizer=muon", "batch_size=256")
 
@@ -27,24 +27,22 @@ RECIPE = ("optimizer=muon", "batch_size=256")
 def table(alpha: float) -> ArchSpec:
     """Maps of 32, 16, 8 and 4 pixels, with channels that double where the side halves."""
 
-    def row(out: int, *, stride: int = 1) -> UniversalRow:
-        return UniversalRow(
-            out=out, expanded=out, start_kernel=3, middle_kernel=3 if stride == 2 else None, stride=stride
-        )
+    def row(out: int, *, stride: int = 1) -> FusedRow:
+        return FusedRow(out=out, expanded=out, stride=stride)
 
     rows = (
         ConvRow(out=32, act="relu"),
-        ConvRow(out=128, stride=2, act="relu"),
+        row(64, stride=2),
+        row(64),
+        row(128, stride=2),
+        row(128),
         row(128),
         row(256, stride=2),
         row(256),
-        row(256),
-        row(512, stride=2),
-        row(512),
     )
     return with_width(
         ArchSpec(
-            name="universal_32",
+            name="fused_32",
             paper="arXiv:2404.10518, section 3",
             rows=rows,
             head=ClassifierHead(classes=10),

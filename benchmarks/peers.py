@@ -193,7 +193,9 @@ def latencies(given: argparse.Namespace) -> None:
         {
             "what": "latency of one image, ms; peers divided by our fastest file",
             "weights": "trained" if given.bundles else "random",
-            "gates": f"passed on {given.data}" if given.bundles else "none: random weights, nothing to be right about",
+            "gates": f"passed on {Path(given.data).name}"
+            if given.bundles
+            else "none: random weights, nothing to be right about",
             "threads": given.threads,
             "seconds": given.seconds,
             "batch_size": 1,

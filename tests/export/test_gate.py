@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -170,3 +171,20 @@ def test_nan_never_passes_a_gate() -> None:
 def test_an_unknown_precision_has_no_limits() -> None:
     with pytest.raises(UsageError):
         Limits.of("fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "passes", "passed"),
+    [
+        (0.75 - 0.74, 0.01, "at_most", True),  # 0.010000000000000009: five images of five hundred
+        (0.012, 0.01, "at_most", False),
+        (0.98, 0.98, "at_least", True),
+        (0.978, 0.98, "at_least", False),
+        (float("nan"), 0.01, "at_most", False),
+        (float("nan"), 0.98, "at_least", False),
+    ],
+)
+def test_a_gate_lets_its_limit_itself_pass_and_nothing_beyond(
+    value: float, limit: float, passes: Literal["at_most", "at_least"], passed: bool
+) -> None:
+    assert Gate(name="a gate", value=value, limit=limit, passes=passes, n=500, on="val").passed is passed
