@@ -36,6 +36,9 @@ UNTRAINED = {
     "int8-weights": Limits(logits=4.0, agreement=0.5, drop=0.5),
 }
 
+# Least correlation of logits, where not 0.99: roundings to 8 bits add up over the rows of large networks.
+ALIKE: dict[Precision, float] = {"bf16": 0.95, "int8": 0.9, "int8-weights": 0.9}
+
 
 def _slow(format: Format, base: str) -> list[pytest.MarkDecorator]:
     """Traced programs take seconds to make, lowered ones a minute: one family of the former is enough for every day."""
@@ -65,7 +68,7 @@ def _exported(base: str, folder: Path, *, format: Format, precision: Precision, 
     for engine in engines_for(format):
         if is_installed(engine):
             answered = open_artifact(folder, engine=engine, threads=1).engine.run(pixels)
-            assert np.corrcoef(answered.ravel(), expected.ravel())[0, 1] > (0.9 if "int8" in precision else 0.99)
+            assert np.corrcoef(answered.ravel(), expected.ravel())[0, 1] > ALIKE.get(precision, 0.99)
 
 
 @pytest.mark.parametrize(
