@@ -19,6 +19,7 @@ from .errors import FileFormatError, MobileNetsError, UsageError
 from .files import digest_of, read_json
 
 __all__ = [
+    "LAST_DIGITS",
     "Artifact",
     "Environment",
     "Format",
@@ -45,7 +46,7 @@ Resize = Literal["shorter_side", "stretch"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
 T = TypeVar("T")
-LAST_DIGITS = 1e-9  # that subtraction leaves behind
+LAST_DIGITS = 1e-9  # that subtraction leaves behind: nothing is beyond a limit by these alone
 
 
 class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

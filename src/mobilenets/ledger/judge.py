@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Final, Literal, NamedTuple
 
 from ..errors import UsageError
+from ..records import LAST_DIGITS
 from .records import Measured, Verdict
 
 __all__ = ["SMALLER", "Gain", "Judgement", "judge"]
@@ -49,7 +50,7 @@ def judge(
             do="begin anew",
         )
     drop = _points(start, tried)
-    if drop > max_drop + 1e-9:
+    if drop > max_drop + LAST_DIGITS:
         said = (
             f"top-1 {100 * tried.val.top1:.2f} % is {drop:.2f} points below the start's {100 * start.val.top1:.2f} %, "
             f"and {max_drop:g} may be lost"
