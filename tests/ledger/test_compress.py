@@ -91,8 +91,10 @@ def test_what_pays_stands_and_is_handed_out_with_its_account(tried: Tried, whole
         ("prune", "kept"),
         ("quantise", "kept"),
         ("qat", "left out"),
+        ("weights", "left out"),
     ]
     assert ledger.lines[4].why == "int8 stands without it"
+    assert ledger.lines[5].why == "its weights are bytes already"
     start, pruned, last = numbers(ledger, 0, 2, 3)
     assert ledger.finished
     assert ledger.over is None
@@ -140,7 +142,7 @@ def test_what_loses_too_much_is_rolled_back_and_the_next_step_starts_before_it(
 
     monkeypatch.setattr(steps, "prune_run", spoilt)
     ledger = tried()
-    assert verdicts(ledger)[2:] == [("prune", "rolled back"), ("quantise", "kept"), ("qat", "left out")]
+    assert verdicts(ledger)[2:4] == [("prune", "rolled back"), ("quantise", "kept")]
     assert "points below the start's 100.00 %, and 20 may be lost" in ledger.lines[2].why
     pruned, last = numbers(ledger, 2, 3)
     assert pruned.digest != whole.digest == last.digest
@@ -163,16 +165,42 @@ def test_a_gate_that_refuses_is_a_roll_back_with_its_reason(
     tried: Tried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "measure_all", clock(int8=2.0))
-    ledger = tried()
-    assert verdicts(ledger)[2:] == [("prune", "kept"), ("quantise", "rolled back"), ("qat", "left out")]
-    assert "speedup_over_fp32 = 0.5" in ledger.lines[3].why
-    assert ledger.lines[3].measured is None
-    assert not ledger.lines[3].lost
-    assert "training changes nothing else" in ledger.lines[4].why
+    ledger = tried(steps=("prune", "quantise", "qat"))
+    assert verdicts(ledger)[1:] == [("prune", "kept"), ("quantise", "rolled back"), ("qat", "left out")]
+    assert "speedup_over_fp32 = 0.5" in ledger.lines[2].why
+    assert ledger.lines[2].measured is None
+    assert not ledger.lines[2].lost
+    assert "training changes nothing else" in ledger.lines[3].why
     assert open_artifact(tmp_path / "out" / "artifact").artifact.precision == "fp32"
-    (pruned,) = numbers(ledger, 2)
+    (pruned,) = numbers(ledger, 1)
     assert read_bundle(tmp_path / "out" / "best").digest == pruned.digest
     assert pruned.test is not None
+
+
+def test_where_int8_is_refused_weights_become_bytes(
+    tried: Tried, whole: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "measure_all", clock(int8=2.0))
+    ledger = tried(steps=("quantise", "weights"), target=None)
+    assert verdicts(ledger) == [("start", "start"), ("quantise", "rolled back"), ("weights", "kept")]
+    start, last = numbers(ledger, 0, 2)
+    assert (last.precision, last.fp32, last.bundle) == ("int8-weights", "start/fp32", None)
+    assert last.size_mb < start.size_mb
+    assert last.faster_than_before.value == 1.0
+    artifact = open_artifact(tmp_path / "out" / "artifact").artifact
+    assert (artifact.precision, artifact.bundle_digest) == ("int8-weights", whole.digest)
+    assert artifact.gates
+    assert all(gate.passed for gate in artifact.gates)
+    assert last.test is not None
+
+
+def test_what_is_cut_behind_weights_in_bytes_has_them_too_and_may_still_become_int8(tried: Tried) -> None:
+    ledger = tried(steps=("weights", "prune", "quantise"))
+    assert verdicts(ledger)[1:] == [("weights", "kept"), ("prune", "kept"), ("quantise", "kept")]
+    pruned, last = numbers(ledger, 2, 3)
+    assert (pruned.precision, pruned.fp32) == ("int8-weights", "2-prune/fp32")
+    assert (last.precision, last.fp32) == ("int8", "2-prune/fp32")
+    assert ledger.over is None
 
 
 def test_a_bound_out_of_reach_is_a_roll_back_with_its_reason(tried: Tried) -> None:
@@ -232,7 +260,7 @@ def test_a_run_that_died_in_a_step_goes_on_there_and_ends_alike(
     def died(*_: object, **__: object) -> None:
         raise RuntimeError("killed")
 
-    for module, name, done in ((steps, "prune_run", 2), (account, "export_int8", 3), (account, "new_folder", 5)):
+    for module, name, done in ((steps, "prune_run", 2), (account, "export_int8", 3), (account, "new_folder", 6)):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, died)
             with pytest.raises(RuntimeError, match="killed"):
@@ -277,7 +305,7 @@ def test_another_run_in_the_folder_is_refused(tried: Tried, whole: Bundle) -> No
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": ()}, "some of distil, prune, quantise, qat"),
+        ({"steps": ()}, "some of distil, prune, quantise, qat, weights"),
         ({"steps": ("prune", "prune")}, "each once"),
         ({"steps": ("sharpen",)}, "steps sharpen"),
         ({"target": None}, "pruning without a bound"),

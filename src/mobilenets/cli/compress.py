@@ -40,7 +40,11 @@ __all__ = ["command"]
 @BUDGET_OPTIONS
 @click.option("--max-drop", type=float, default=1.0, show_default=True, metavar="P", help="Points of top-1 to lose.")
 @click.option(
-    "--steps", default="distil,prune,quantise,qat", show_default=True, metavar="S,S", help="Which, in that order."
+    "--steps",
+    default="distil,prune,quantise,qat,weights",
+    show_default=True,
+    metavar="S,S",
+    help="Which, in that order.",
 )
 @click.option("--cuts", type=int, default=1, show_default=True, metavar="N", help="Prune in so many, each trained.")
 @CHOICE_OPTIONS
@@ -90,10 +94,11 @@ def command(
 
     BUNDLE is a folder that `mobilenets train` or `mobilenets import` wrote, DATA the images it was trained on. The
     steps: distil (train on with a --teacher), prune (cut to the bound, then train), quantise (int8), qat (where int8
-    was taken back for its answers: train through its roundings, then int8 again). Behind each, the network is exported
-    through the gate, judged on the validation images, and timed in turn with the file it began with. A step that leaves
-    more than --max-drop points below the start, or is neither faster nor smaller (distil: not more accurate), is taken
-    back, and the next one starts from what stood before it.
+    was taken back for its answers: train through its roundings, then int8 again), weights (where int8 does not stand
+    even so: weights as bytes, answers in float32). Behind each, the network is exported through the gate, judged on the
+    validation images, and timed in turn with the file it began with. A step that leaves more than --max-drop points
+    below the start, or is neither faster nor smaller (distil: not more accurate), is taken back, and the next one
+    starts from what stood before it.
 
     \b
     To half of the mult-adds, then int8:

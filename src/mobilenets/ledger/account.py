@@ -183,8 +183,11 @@ class Account:
                 threads=self.ledger.plan.threads,
             )
             return f"{folder}/int8", made.kept.described()
-        if precision == "fp16" or precision == "bf16" or precision == "int8-weights":
-            raise UsageError(f"a step in {precision}", wanted="fp32 or int8", do="correct the step")
+        if precision == "int8-weights":
+            export(bundle, self._out / folder / precision, images=self._gate_images, precision=precision)
+            return f"{folder}/{precision}", ""
+        if precision == "fp16" or precision == "bf16":
+            raise UsageError(f"a step in {precision}", wanted="fp32, int8 or int8-weights", do="correct the step")
         assert_never(precision)
 
     def _measured(

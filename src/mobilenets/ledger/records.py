@@ -14,7 +14,7 @@ from ..train import Distillation, Recipe
 
 __all__ = ["Judged", "Ledger", "Line", "Measured", "Plan", "Ratio", "StepName", "Verdict"]
 
-StepName = Literal["distil", "prune", "quantise", "qat"]
+StepName = Literal["distil", "prune", "quantise", "qat", "weights"]
 Verdict = Literal[
     "start",
     "kept",

@@ -1,7 +1,7 @@
 """From a network and what may be lost to a smaller, faster one: what `mobilenets compress` does.
 
 out/  ledger.json  ledger.md  start/fp32  1-distil/{run, fp32}  2-prune/{run, fp32}  3-quantise/int8
-      4-qat/{run, fp32, int8}  best  artifact
+      4-qat/{run, fp32, int8}  5-weights/int8-weights  best  artifact
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def compress(
     from what stood before. `out/best` and `out/artifact` are the last state that stands, be it the start.
 
     The step "qat" is for what "quantise" loses: where int8 was taken back for its answers, the network is trained
-    through its roundings (`export.int8.aware`), at a fifth of the recipe's rate, and int8 is tried again.
+    through its roundings (`export.int8.aware`), at a fifth of the recipe's rate, and int8 is tried again. The step
+    "weights" is for what is float32 even then: its weights become bytes, and it goes on answering in float32.
 
     Args:
         bundle: a trained network.
