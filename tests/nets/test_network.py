@@ -127,3 +127,13 @@ def test_tensors_survive_numpy_and_misfits_are_named_with_both_shapes() -> None:
 def test_a_head_without_hidden_layer_has_no_activation_of_its_own() -> None:
     spec = msgspec.structs.replace(small("mobilenet_v2"), head=ClassifierHead(classes=3, act="relu"))
     assert isinstance(build(spec).head.act, nn.Identity)
+
+
+def test_a_step_in_bfloat16_works_on_any_processor() -> None:
+    # 64 maps of 32 x 32 x 16 numbers are enough for the fast norm, where the processor has it.
+    network = build(small("mobilenet_v3_small", alpha=1.0)).to(memory_format=torch.channels_last).train()
+    images = torch.randn(64, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(images)
+    logits.float().square().mean().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())

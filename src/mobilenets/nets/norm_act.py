@@ -7,9 +7,9 @@ where the gradient of the inputs is such a convolution of the gradient plus one 
 fast as long as it is asked for the sums alone.
 
 The convolutions with an activation or an addition in them are those that `torch.compile` calls (`torch.ops.mkldnn`).
-Where they are not there, where a tensor is small, and everywhere but in training in bfloat16 on the CPU, the stock
-layers run. Factors and offsets are rounded to bfloat16, as all weights are; statistics and sums are those of the stock
-norm.
+Where they are not there, where the processor has no instructions for bfloat16 (they refuse then), where a tensor is
+small, and everywhere but in training in bfloat16 on the CPU, the stock layers run. Factors and offsets are rounded to
+bfloat16, as all weights are; statistics and sums are those of the stock norm.
 
 An activation may hide NaN here, so whoever trains has to look at the weights and not only at the loss (`train.loop`
 does).
@@ -143,8 +143,11 @@ def _is_fast(inputs: Tensor, norm: nn.Module, act: nn.Module) -> bool:
 
 
 def _operators_are_there() -> bool:
+    """Whether torch has oneDNN's fused convolutions, and this processor instructions for them in bfloat16."""
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return bool(there) and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+    if not there or not hasattr(torch.ops.mkldnn, "_convolution_pointwise_"):
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _per_channel(inputs: Tensor, factor: Tensor, offset: Tensor, act: Fused) -> Tensor:
