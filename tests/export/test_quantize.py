@@ -179,7 +179,7 @@ def test_depthwise_filters_come_sixteen_at_a_time() -> None:
 def test_weights_that_were_bytes_before_stay_what_they_are() -> None:
     generator = np.random.default_rng(1)
     weights = generator.integers(-100, 101, (8, 40)) * np.float32(0.0137)
-    np.testing.assert_allclose(rounded(weights, weight_steps(weights)), weights, rtol=1e-5)
+    np.testing.assert_allclose(rounded(weights, weight_steps(weights, in_pairs=False)), weights, rtol=1e-5)
 
 
 def test_no_channel_of_weights_is_rounded_worse_than_by_its_greatest() -> None:
@@ -188,10 +188,11 @@ def test_no_channel_of_weights_is_rounded_worse_than_by_its_greatest() -> None:
     usual = np.abs(weights).max(axis=1) / np.float32(127)
     usual[5] = 1
     ours, theirs = (
-        np.square(rounded(weights, steps) - weights).sum(axis=1) for steps in (weight_steps(weights), usual)
+        np.square(rounded(weights, steps) - weights).sum(axis=1)
+        for steps in (weight_steps(weights, in_pairs=False), usual)
     )
     assert (ours <= theirs + 1e-9).all()
-    assert not rounded(weights, weight_steps(weights))[5].any()
+    assert not rounded(weights, weight_steps(weights, in_pairs=False))[5].any()
 
 
 def test_corrected_biases_take_back_what_rounding_adds_on_average() -> None:
@@ -208,7 +209,7 @@ def test_corrected_biases_take_back_what_rounding_adds_on_average() -> None:
                     made.constants[name] = exactly.constants[name]
             if node.op_type == "Gemm":
                 weight = made.constants[node.input[1]]
-                made.constants[node.input[1]] = rounded(weight, weight_steps(weight))
+                made.constants[node.input[1]] = rounded(weight, weight_steps(weight, in_pairs=True))
         gone.append(np.abs(answers(made.proto(), pixels).mean(axis=0) - exact).max())
     assert gone[1] < 0.01 * gone[0]
 
@@ -309,3 +310,46 @@ def test_the_rows_of_a_hand_written_table_are_quantised_too() -> None:
     pixels = patches(16, 32)
     given, expected = answers(quantize(bundle, pixels).model, pixels), answers(graph_of(bundle), pixels)
     assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.97
+
+
+PAIRED = [("matrix", (24, 96)), ("convolution", (24, 20, 3, 3)), ("stem", (24, 3, 3, 3)), ("odd", (24, 15, 3, 3))]
+
+
+@pytest.mark.parametrize(("kind", "shape"), PAIRED, ids=[kind for kind, _ in PAIRED])
+def test_two_products_that_are_added_at_once_fit_into_16_bits(kind: str, shape: tuple[int, ...]) -> None:
+    weights = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    steps = weight_steps(weights, in_pairs=True).reshape(-1, *[1] * (len(shape) - 1))
+    whole = np.rint(weights / steps).astype(np.int64)
+    assert np.abs(whole).max() <= 127
+    assert np.abs(whole).reshape(24, -1).max(axis=1).min() >= 64
+    # With the channels innermost, all in one row as a matrix product reads them, and tap by tap in fours.
+    row = np.moveaxis(whole.reshape(*shape[:2], -1), 1, -1)
+    taps = np.pad(row, [(0, 0), (0, 0), (0, -shape[1] % 4)])
+    flat = np.pad(row.reshape(24, -1), [(0, 0), (0, row[0].size % 2)])
+    for laid in (taps, flat):
+        assert np.abs(255 * laid.reshape(24, -1, 2).sum(axis=2)).max() <= 2**15
+    alone = np.rint(weights / weight_steps(weights, in_pairs=False).reshape(steps.shape)).astype(np.int64)
+    pairs = np.moveaxis(alone.reshape(*shape[:2], -1), 1, -1).reshape(24, -1)[:, : row[0].size // 2 * 2]
+    assert np.abs(255 * pairs.reshape(24, -1, 2).sum(axis=2)).max() > 2**15
+
+
+def test_a_stem_has_the_same_steps_however_its_columns_are_laid_out() -> None:
+    stem = np.random.default_rng(4).normal(size=(16, 3, 3, 3)).astype(np.float32)
+    moved = np.zeros((16, 12, 3, 3), np.float32)
+    moved[:, 5:8] = stem
+    np.testing.assert_array_equal(weight_steps(moved, in_pairs=True), weight_steps(stem, in_pairs=True))
+
+
+@pytest.mark.parametrize("base", FAMILIES)
+@pytest.mark.parametrize("kernels", typing.get_args(Kernels))
+def test_fused_kernels_answer_as_the_graph_says_on_every_processor(kernels: Kernels, base: str) -> None:
+    """Without optimisations each step is computed in float32 and rounded, which no processor's bytes can cut off."""
+    bundle, pixels = bundle_of(base), patches(16, 32)
+    model = quantize(bundle, pixels, calibration="minmax", kernels=kernels).model
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    exact, given = session.run(None, {INPUT_NAME: pixels})[0], answers(model, pixels)
+    # A few numbers halfway between two bytes are rounded otherwise, and an untrained network passes them on.
+    assert (np.abs(given - exact) < 0.02 * exact.std()).mean() > 0.7
+    assert np.square(given - exact).mean() < 0.05 * exact.var()

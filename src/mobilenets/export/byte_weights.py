@@ -23,7 +23,7 @@ def with_byte_weights(model: Any) -> Any:
     for node in [each for each in made.nodes if each.op_type in ("Conv", "Gemm")]:
         name = node.input[1]
         weight = made.constants.pop(name)
-        steps = weight_steps(weight).reshape(-1, *[1] * (weight.ndim - 1))
+        steps = weight_steps(weight, in_pairs=False).reshape(-1, *[1] * (weight.ndim - 1))
         small = np.clip(np.rint(weight / steps), -GREATEST, GREATEST).astype(np.int8)
         floats = made.node("Cast", [made.constant(f"{name}.bytes", small)], name=f"{name}.floats", to=1)
         made.node("Mul", [floats, made.constant(f"{name}.steps", steps)], name=name)

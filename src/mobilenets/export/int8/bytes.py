@@ -65,7 +65,7 @@ def quantized(proto: Any, ranges: Ranges, *, kernels: Kernels, floats: Collectio
     }
     for node in source.nodes:
         if node.op_type in ("Conv", "Gemm") and node.name not in kept:
-            steps = weight_steps(source.constants[node.input[1]])
+            steps = weight_steps(source.constants[node.input[1]], in_pairs=not source.is_depthwise(node))
             overrides[node.input[1]] = [
                 {"axis": 0, "quant_type": QuantType.QInt8, "scale": step, "zero_point": np.array(0, np.int8)}
                 for step in steps

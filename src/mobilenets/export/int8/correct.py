@@ -32,9 +32,10 @@ def corrected(proto: Any, means: Mapping[str, NDArray[np.float32]], *, floats: C
         if node.op_type not in ("Conv", "Gemm") or node.op_type not in QUANTIZED or node.name in floats:
             continue
         weight = model.constants[node.input[1]]
-        error = rounded(weight, weight_steps(weight)).astype(np.float64) - weight
+        depthwise = model.is_depthwise(node)
+        error = rounded(weight, weight_steps(weight, in_pairs=not depthwise)).astype(np.float64) - weight
         error = error.reshape(*error.shape[:2], -1).sum(axis=2)
         mean = means[node.input[0]].astype(np.float64)
-        added = error[:, 0] * mean if model.attributes(node).get("group", 1) > 1 else error @ mean
+        added = error[:, 0] * mean if depthwise else error @ mean
         model.constants[node.input[2]] = (model.constants[node.input[2]] - added).astype(np.float32)
     return model.proto()

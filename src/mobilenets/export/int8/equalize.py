@@ -47,7 +47,7 @@ def equalized(proto: Any, images: NDArray[np.uint8]) -> Any | None:
         if not greatest.max() > 0:
             continue
         wanted = greatest.max() / np.maximum(ROOM * greatest, 1e-12)
-        depthwise = model.attributes(after).get("group", 1) > 1
+        depthwise = model.is_depthwise(after)
         times = np.clip(wanted, 1.0, MOST) ** (1.0 if depthwise else DENSE_SHARE)
         weight, bias = before.input[1:]
         model.constants[weight] = _scaled(model.constants[weight], times, axis=0)

@@ -119,7 +119,8 @@ class Grid(nn.Module):
         for layer in twin.modules():
             if isinstance(layer, _Folded):
                 weight = layer.whole()[0].cpu().float()
-                steps = torch.from_numpy(weight_steps(np.ascontiguousarray(weight.numpy())))
+                whole = np.ascontiguousarray(weight.numpy())
+                steps = torch.from_numpy(weight_steps(whole, in_pairs=not layer.is_depthwise))
                 greatest = weight.abs().flatten(1).amax(1)
                 numbers = torch.where(greatest == 0, float(GREATEST), greatest / steps).round()
                 self.numbers[self._slots[layer.path]] = numbers.to(self.numbers.device)
@@ -292,6 +293,11 @@ class _Folded(nn.Module):
         self._grid, self._gate = grid, gate
         self._pixels: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel has a filter of its own."""
+        return isinstance(self._layer, DepthwiseConv2d)
+
     def takes_bytes(self, preprocess: Preprocess) -> None:
         """Read what `_Pixels` makes: the scales of normalising go into the weights, the rest of means into the bias."""
         like = cast(Tensor, self._layer.weight)
@@ -314,10 +320,10 @@ class _Folded(nn.Module):
             weight, bias = weight / 6, bias / 6 + 0.5
         if self._pixels is not None:
             steps, rest = self._pixels
-            column = (-1, 1, 1, 1) if isinstance(layer, DepthwiseConv2d) else (1, -1, 1, 1)
+            column = (-1, 1, 1, 1) if self.is_depthwise else (1, -1, 1, 1)
             weight = weight / steps.view(column)
             taps = weight.sum((2, 3))
-            bias = bias + (taps[:, 0] * rest if isinstance(layer, DepthwiseConv2d) else taps @ rest)
+            bias = bias + (taps[:, 0] * rest if self.is_depthwise else taps @ rest)
         return weight, bias
 
     def forward(self, inputs: Tensor) -> Tensor:

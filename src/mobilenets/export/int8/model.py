@@ -77,6 +77,10 @@ class Model:
         """Of a node, by name."""
         return {each.name: self._helper.get_attribute_value(each) for each in node.attribute}
 
+    def is_depthwise(self, node: Any) -> bool:
+        """Whether a node is a convolution of each channel with filters of its own."""
+        return node.op_type == "Conv" and bool(self.attributes(node).get("group", 1) > 1)
+
     def set_attributes(self, node: Any, **values: Any) -> None:
         """Set some attributes of a node."""
         kept = [each for each in node.attribute if each.name not in values]

@@ -85,7 +85,7 @@ def _widen_depthwise(model: Model) -> None:
     groups = _tied_channels(model, shapes)
     wanted: dict[str, int] = {}
     for conv in model.nodes:
-        if conv.op_type == "Conv" and model.attributes(conv).get("group", 1) > 1:
+        if model.is_depthwise(conv):
             channels = shapes[conv.output[0]][1]
             group = groups.of(conv.output[0])
             if channels % CHANNELS and group not in groups.fixed:
@@ -94,12 +94,11 @@ def _widen_depthwise(model: Model) -> None:
         if node.op_type not in ("Conv", "Gemm"):
             continue
         reads, makes = (wanted.get(groups.of(value)) for value in (node.input[0], node.output[0]))
-        attributes = model.attributes(node)
         weight = model.constants[node.input[1]]
         if makes is not None:
             weight = _padded(weight, 0, makes)
             model.constants[node.input[2]] = _padded(model.constants[node.input[2]], 0, makes)
-        if attributes.get("group", 1) > 1:
+        if model.is_depthwise(node):
             model.set_attributes(node, group=weight.shape[0])
         elif reads is not None:
             weight = _padded(weight, 1, reads)
@@ -145,7 +144,7 @@ def _tied_channels(model: Model, shapes: dict[str, tuple[int, ...]]) -> _Groups:
     for node in model.nodes:
         given, made = node.input[0], node.output[0]
         if node.op_type == "Conv":
-            if model.attributes(node).get("group", 1) > 1:
+            if model.is_depthwise(node):
                 groups.tie(given, made)
         elif node.op_type in ("GlobalAveragePool", "Flatten"):
             groups.tie(given, made)  # one pixel is left, so that flattening keeps channels
@@ -191,9 +190,8 @@ def _pixels_as_bytes(model: Model, preprocess: Preprocess, *, in_columns: bool) 
         return
     centre, std = centre_of(preprocess), np.array(preprocess.std, np.float64)
     channels = len(std)
-    attributes = model.attributes(conv)
     weight = model.constants[conv.input[1]].astype(np.float64)
-    depthwise = attributes.get("group", 1) > 1
+    depthwise = model.is_depthwise(conv)
     weight /= 255 * (std.reshape(-1, 1, 1, 1) if depthwise else std.reshape(1, -1, 1, 1))
     taps = weight.sum(axis=(2, 3))
     added = taps[:, 0] * centre.rest if depthwise else taps @ centre.rest
@@ -235,7 +233,7 @@ def _in_columns(model: Model, conv: Any, weight: NDArray[np.float64], *, side: i
     positions = COLUMNS // stride if COLUMNS % stride == 0 else 0
     made = (side + left + right - kernel) // stride + 1
     if (
-        attributes.get("group", 1) > 1
+        model.is_depthwise(conv)
         or attributes["dilations"] != [1, 1]
         or side % COLUMNS
         or not positions
