@@ -20,6 +20,7 @@ __all__ = [
     "float_weights",
     "one_scale_for_all",
     "saturated_ranges",
+    "sums_beyond_16_bits",
     "uncalibrated_ranges",
     "zero_points_out_of_place",
 ]
@@ -29,6 +30,7 @@ FEW_STEPS: Final = 16  # of 127, that a channel is left with: its weights are of
 FEW_CHANNELS: Final = 0.25
 WASTED: Final = 0.05  # of the steps, below zero for a value that is never below zero
 SATURATED: Final = 0.02  # of a value's numbers
+PAIR: Final = 128  # steps of two weights: 255 times that is the last that 16 bits with a sign hold
 SAME: Final = 3  # activations with one and the same scale, from which on nobody measured them
 # Where activations end that quantisers leave out, for bytes clip anyway: ReLU, hard-swish; hard-sigmoid, ReLU6.
 FLOORS: Final = (0.0, -3.0)
@@ -239,6 +241,56 @@ def _cut_off(range_: Saturated) -> float:
     below = 0.0 if any(abs(range_.low - floor) <= 0.03 for floor in FLOORS) else range_.below
     above = 0.0 if any(abs(range_.high - knee) <= 0.03 * knee for knee in KNEES) else range_.above
     return below + above
+
+
+def sums_beyond_16_bits(seen: Seen) -> Finding | None:
+    """Weights that x86 processors without VNNI cut off: there two products of bytes are added in 16 bits.
+
+    ONNX Runtime's documentation, "Quantize ONNX models", tells of it; LiteRT's kernels add in 32 bits everywhere.
+    """
+    graph = seen.graph
+    if graph.format == "tflite":
+        return None
+    found: list[tuple[Node, int]] = []
+    layers = 0
+    for node in graph.works("Conv", "Gemm", "MatMul"):
+        if int(node.attributes.get("group", 1)) > 1:
+            continue  # depthwise kernels add in 32 bits
+        weight = _signed_bytes(graph, node)
+        if weight is None:
+            continue
+        layers += 1
+        even = weight[..., : weight.shape[-1] // 2 * 2].astype(np.int64)
+        greatest = int(np.abs(even.reshape(*even.shape[:-1], -1, 2).sum(axis=-1)).max(initial=0))
+        if greatest > PAIR:
+            found.append((node, greatest))
+    if not found:
+        return None
+    worst = max(found, key=lambda pair: pair[1])
+    told = f"in {len(found)} of {layers} layers two neighbouring weights are more than {PAIR} steps together; most in "
+    told += f"{short(worst[0].name)}: {worst[1]}"
+    return Finding(
+        problem="sums beyond 16 bits",
+        weight="note",
+        evidence=told,
+        costs="x86 processors without VNNI (AVX2, early AVX-512) cut such sums off: there it answers otherwise",
+        remedy=f"weights that keep within 16 bits: {QUANTIZE}; or quantize_static(..., reduce_range=True)",
+        nodes=tuple(node.name for node, _ in found),
+    )
+
+
+def _signed_bytes(graph: Graph, node: Node) -> NDArray[Any] | None:
+    """Weights of a layer as int8, (..., taps, inputs), each output's apart; None where they are something else."""
+    dequantize = graph.maker(node.inputs[1]) if len(node.inputs) > 1 else None
+    if dequantize is None or dequantize.op != "DequantizeLinear":
+        return None
+    weight = graph.constants.get(dequantize.inputs[0])
+    if weight is None or weight.dtype != np.int8:
+        return None
+    if node.op == "Conv":
+        return np.moveaxis(weight, 1, -1)
+    transposed = node.op == "Gemm" and bool(node.attributes.get("transB", 0))
+    return weight if transposed else np.moveaxis(weight, -2, -1)
 
 
 def convolutions_left_in_float(seen: Seen) -> Finding | None:

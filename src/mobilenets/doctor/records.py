@@ -35,6 +35,7 @@ Problem = Literal[
     "uncalibrated ranges",
     "zero points out of place",
     "saturated ranges",
+    "sums beyond 16 bits",
     "float islands",
     "convolutions left in float",
     "fed wrongly",

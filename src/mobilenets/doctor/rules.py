@@ -43,6 +43,7 @@ RULES: Final[tuple[Rule, ...]] = (
     by_bytes.convolutions_left_in_float,
     by_bytes.float_islands,
     by_bytes.float_weights,
+    by_bytes.sums_beyond_16_bits,
 )
 
 
