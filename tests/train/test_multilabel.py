@@ -56,8 +56,13 @@ class Source:
         return self.uniform[index]
 
 
-@pytest.fixture(scope="module")
-def things() -> Dataset:
+@pytest.fixture(scope="module", name="things")
+def things_fixture() -> Dataset:
+    return things_of()
+
+
+def things_of() -> Dataset:
+    """Of some training images nobody knows whether there is a square."""
     parts = {}
     for number, (split, count) in enumerate((("train", 240), ("val", 90))):
         pixels, targets = pictures(count, seed=number)

@@ -81,6 +81,42 @@ def test_all_processes_end_with_the_same_bits_and_the_first_one_has_written_them
     assert {rank for rank, run, *_ in ends if run == name} == {0, 1}
 
 
+LABELLED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import msgspec, torch
+torch.set_num_threads(1)
+from making import settled_bundle
+from mobilenets.train import loop
+from mobilenets.train.run import train_run
+from mobilenets.train.team import join_team
+from train import test_loop, test_multilabel as labelled
+loop.EVAL_SHARE = 1e9
+team, out = join_team(), Path({out!r})
+recipe = msgspec.structs.replace(labelled.QUICK, class_weights="inverse", freeze="backbone", dropout=0.0, epochs=3.0)
+start = settled_bundle(test_loop.spec())
+outcome = train_run(start, labelled.things_of(), recipe, out=out / "run", device="cpu")
+curve = [[row.train_loss, row.eval_loss, row.eval_map] for row in outcome.rows]
+print(json.dumps([outcome.last.digest, curve]), flush=True)
+team.leave()
+"""
+
+
+def test_two_processes_learn_independent_labels_as_one_does(tmp_path: Path) -> None:
+    curves = {}
+    for world in (1, 2):
+        code = LABELLED.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path / f"{world}"))
+        told = [json.loads(said) for said in started(code, world=world, cwd=tmp_path)]
+        assert {digest for digest, _ in told} == {read_bundle(tmp_path / f"{world}" / "run" / "last").digest}
+        assert all(rows == told[0][1] for _, rows in told)
+        curves[world] = np.array(told[0][1], float)
+    # Weights of rare labels are counted over all images, and the average precision over all validation images.
+    assert np.isfinite(curves[1]).all()
+    np.testing.assert_allclose(curves[2], curves[1], rtol=1e-3)
+    assert curves[1][-1, 0] < 0.99 * curves[1][0, 0]
+
+
 PARTING = """
 import atexit
 import torch, torch.distributed as dist
