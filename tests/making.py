@@ -1,6 +1,7 @@
 """Things that several tests make."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -14,8 +15,9 @@ from mobilenets.bundle import Bundle
 from mobilenets.export.outside import CONVERTER_VARIABLE, CONVERTERS, can_convert
 from mobilenets.nets import build, tensors_of
 from mobilenets.nets.parts import LayerScale
-from mobilenets.records import Format, Preprocess
+from mobilenets.records import Format, Precision, Preprocess
 from mobilenets.runtime import DEFAULT_ENGINES, is_installed
+from mobilenets.runtime.engines.open_vino import import_openvino
 from mobilenets.train.loader import normalise
 from mobilenets.train.machine import on_threads
 
@@ -71,10 +73,17 @@ def bundle_of(base: str, *, side: int = 32, mean: tuple[float, ...] = CENTRED, *
     return replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=mean, std=(0.25,) * len(mean)))
 
 
-def needs(format: Format) -> pytest.MarkDecorator:
-    """Skips where the engine that a format is held against the gate with is not installed."""
+def needs(format: Format, precision: Precision = "fp32") -> pytest.MarkDecorator:
+    """Skips where the engine that a format is held against the gate with is not installed, or cannot compute so."""
     if format in CONVERTERS:
         reason = f"{CONVERTERS[format].package} is neither installed nor in the environment of {CONVERTER_VARIABLE}"
         return pytest.mark.skipif(not can_convert(format), reason=reason)
     engine = DEFAULT_ENGINES[format]
+    if is_installed(engine) and precision == "bf16":
+        return pytest.mark.skipif(not _openvino_has_bfloat16(), reason="this processor has no bfloat16")
     return pytest.mark.skipif(not is_installed(engine), reason=f"{engine} is not installed")
+
+
+@cache
+def _openvino_has_bfloat16() -> bool:
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -19,12 +19,10 @@ from mobilenets.records import Format, Precision
 from mobilenets.runtime import engines_for, is_installed, open_artifact, read_artifact
 
 PAIRS = [
-    pytest.param(
-        *pair, marks=[needs(pair[0]), *([pytest.mark.slow] if pair[0] in CONVERTERS else [])], id="-".join(pair)
-    )
+    pytest.param(*pair, marks=[needs(*pair), *([pytest.mark.slow] if pair[0] in CONVERTERS else [])], id="-".join(pair))
     for pair in FORMATS
 ]
-FLOATS = [pytest.param(*pair, marks=needs(pair[0]), id="-".join(pair)) for pair in FORMATS if pair[1] != "int8"]
+FLOATS = [pytest.param(*pair, marks=needs(*pair), id="-".join(pair)) for pair in FORMATS if pair[1] != "int8"]
 FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_conv_small")
 # Untrained networks pass every rounding on and are never sure of anything; how close a trained one must stay is the
 # gate's business. These limits are far below what any real mistake does (tests/export/test_gate.py).
@@ -74,7 +72,7 @@ def _exported(base: str, folder: Path, *, format: Format, precision: Precision, 
 @pytest.mark.parametrize(
     ("format", "precision", "base"),
     [
-        pytest.param(*pair, base, marks=[needs(pair[0]), *_slow(pair[0], base)], id="-".join((*pair, base)))
+        pytest.param(*pair, base, marks=[needs(*pair), *_slow(pair[0], base)], id="-".join((*pair, base)))
         for pair in FORMATS
         for base in FAMILIES
     ],
