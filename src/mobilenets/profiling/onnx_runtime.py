@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError
 from ..records import Artifact
-from ..runtime.engines.onnx_runtime import session_options
+from ..runtime.engines.onnx_runtime import session_options, sums_fit
 from .places import part_of, placed
 from .records import OperatorTime
 
@@ -46,11 +46,12 @@ def operators(
     """
     import onnxruntime as ort
 
-    options = session_options(artifact.precision, threads=threads)
+    content = (folder / artifact.file).read_bytes()
+    options = session_options(artifact.precision, threads=threads, fitting=sums_fit(content))
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as kept:
         options.profile_file_prefix = str(Path(kept) / "profile")
-        session = ort.InferenceSession(str(folder / artifact.file), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         _run_for(seconds, lambda: session.run([artifact.output_name], {artifact.input_name: pixels}))
         told = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     runs = _runs(told)[WARM_RUNS:]

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...errors import MissingExtraError
+from ...runtime.engines.onnx_runtime import FITTING
 from ..onnx_graph import OUTPUT_NAME
 from .model import Model
 from .prepare import BYTES, Kernels
@@ -92,7 +93,9 @@ def quantized(proto: Any, ranges: Ranges, *, kernels: Kernels, floats: Collectio
     _pixels_are_bytes(model)
     if kernels != "openvino":
         _swish_in_bytes(model)
-    return model.proto()
+    finished = model.proto()
+    finished.metadata_props.add(key=FITTING, value="yes")  # for `weight_steps` have seen to it
+    return finished
 
 
 def _float_nodes(model: Model, *, kernels: Kernels) -> set[str]:

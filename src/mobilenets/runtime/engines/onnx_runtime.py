@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,14 @@ from ...errors import first_line
 from ...records import Artifact, Precision
 from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on
 
-__all__ = ["OnnxRuntimeEngine", "adds_in_16_bits", "session_options"]
+__all__ = ["FITTING", "OnnxRuntimeEngine", "adds_in_16_bits", "session_options", "sums_fit"]
+
+FITTING: Final = "mobilenets.sums fit in 16 bits"
+"""The key in the metadata of int8 files whose weights are chosen so (`export.int8.weights`)."""
 
 
 def adds_in_16_bits(machine: str, processor: str) -> bool:
-    """Whether ONNX Runtime adds pairs of products of bytes in 16 bits, where an int8 model overflows and is wrong.
+    """Whether ONNX Runtime adds pairs of products of bytes in 16 bits, where most int8 models overflow and are wrong.
 
     It does on x86 without VNNI. Where that cannot be seen (only Linux tells), it is taken for granted.
 
@@ -36,8 +39,19 @@ def _processor() -> str:
         return ""
 
 
-def session_options(precision: Precision, *, threads: int) -> Any:
-    """How a session is opened here (`onnxruntime.SessionOptions`), for answers and for whoever measures them."""
+def sums_fit(content: bytes) -> bool:
+    """Whether an ONNX file says that its int8 weights never overflow so. Files of other makers do not say."""
+    return FITTING.encode() in content
+
+
+def session_options(precision: Precision, *, threads: int, fitting: bool) -> Any:
+    """How a session is opened here (`onnxruntime.SessionOptions`), for answers and for whoever measures them.
+
+    Args:
+        precision: of the file.
+        threads: within an operator.
+        fitting: what `sums_fit` says of it.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -46,9 +60,8 @@ def session_options(precision: Precision, *, threads: int) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # of this session only; what it logs as an error it raises as well
-    if precision == "int8" and adds_in_16_bits(platform.machine(), _processor()):
-        # Then int8 weights are taken as unsigned bytes, which do not overflow. With VNNI it would cost half the
-        # speed and change no answer.
+    if precision == "int8" and not fitting and adds_in_16_bits(platform.machine(), _processor()):
+        # Then int8 weights are taken as unsigned bytes, which do not overflow, and are slower.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
@@ -73,9 +86,10 @@ class OnnxRuntimeEngine:
     def __init__(self, files: Mapping[str, bytes], *, artifact: Artifact, threads: int) -> None:
         import onnxruntime as ort
 
-        options = session_options(artifact.precision, threads=threads)
+        content = files[artifact.file]
+        options = session_options(artifact.precision, threads=threads, fitting=sums_fit(content))
         try:
-            self._session = ort.InferenceSession(files[artifact.file], options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise cannot_open(
                 artifact, first_line(error), wanted=f"an ONNX model that ONNX Runtime {ort.__version__} runs"
