@@ -41,7 +41,7 @@ __all__ = [
 
 Task = Literal["classify", "multilabel"]  # one class per image; any number of labels per image
 Format = Literal["onnx", "openvino", "tflite", "executorch", "coreml", "pt2"]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "int8-dynamic"]
 Resize = Literal["shorter_side", "stretch"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 

@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from making import needs
 from mobilenets.export import artifact as exporting
 from mobilenets.runtime import DEFAULT_ENGINES, is_installed, open_artifact
 
@@ -137,16 +138,23 @@ def test_other_formats_are_a_matter_of_one_option_and_predict_runs_them(
     assert (code, len(out.splitlines())) == (0, 2)
 
 
-@pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
 @pytest.mark.parametrize("times", [(2.0, 1.0), (1.0, 2.0)])
-def test_bfloat16_has_to_be_faster_than_float32_too(
-    times: tuple[float, float], trained: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("format", "precision"),
+    [pytest.param("openvino", "bf16", marks=needs("openvino", "bf16")), ("onnx", "int8-dynamic")],
+)
+def test_what_is_made_for_speed_has_to_be_faster_than_float32(
+    format: str,
+    precision: str,
+    times: tuple[float, float],
+    trained: Path,
+    colours: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(exporting, "measure_all", timed(*times))
-    arguments = ("--images", colours, "--format", "openvino", "--precision", "bf16", "-o", "rose")
-    code, out, err = run("export", trained / "best", *arguments)
-    if "this processor has no bfloat16" in err:
-        pytest.skip("this processor has no bfloat16")
+    arguments = ("--images", colours, "--format", format, "--precision", precision, "-o", "rose")
+    code, out, _ = run("export", trained / "best", *arguments)
     assert code == (0 if times[0] > times[1] else 1)
     assert ("beside it, as float32: rose-fp32" in out) == (code == 0)
     assert Path("rose").exists() == (code == 0)

@@ -1,4 +1,4 @@
-"""Weights as bytes: a quarter of the file, float32 when it runs."""
+"""Weights as bytes: a quarter of the file; float32 when it runs, or bytes whose ranges are found then."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,11 +8,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from making import settled_bundle
+from making import patches, settled_bundle
 from mobilenets.arch import compose
-from mobilenets.export.byte_weights import with_byte_weights
+from mobilenets.export.byte_weights import with_byte_weights, with_dynamic_bytes
 from mobilenets.export.int8.weights import rounded, weight_steps
-from mobilenets.export.onnx_graph import to_onnx
+from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +49,34 @@ def test_what_runs_is_what_runs_in_float32(graph: onnx.ModelProto, tmp_path: Pat
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         ran.append(Counter(node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node))
     assert ran[0] == ran[1]
+
+
+def answers(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {INPUT_NAME: pixels})[0]
+
+
+def test_dynamic_bytes_multiply_everything_but_depthwise_filters(graph: onnx.ModelProto) -> None:
+    made = with_dynamic_bytes(graph)
+    before, after = (Counter(node.op_type for node in model.graph.node) for model in (graph, made))
+    depthwise = sum(a.name == "group" and a.i > 1 for node in graph.graph.node for a in node.attribute)
+    assert depthwise
+    assert after["Conv"] == depthwise
+    assert after["ConvInteger"] == before["Conv"] - depthwise
+    assert (after["MatMulInteger"], after["Gemm"]) == (before["Gemm"], 0)
+    floats = [each for each in made.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    assert max(onnx.numpy_helper.to_array(each).size for each in floats) <= max(
+        onnx.numpy_helper.to_array(each).shape[0] for each in graph.graph.initializer if len(each.dims) > 1
+    )
+    onnx.checker.check_model(made, full_check=True)
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_hybrid_medium"])
+def test_dynamic_bytes_answer_like_float32_whatever_the_range_of_an_image(base: str) -> None:
+    bundle = settled_bundle(compose(base, alpha=0.25, resolution=32, stride="small", classes=5))
+    model = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+    made, pixels = with_dynamic_bytes(model), patches(32, 32)
+    for images in (pixels, pixels // 8 + 100):  # as few values as a dark picture has
+        given, expected = (np.concatenate([answers(m, image[None]) for image in images]) for m in (made, model))
+        assert np.corrcoef(given.ravel(), expected.ravel())[0, 1] > 0.9
+        assert not np.array_equal(given, expected)

@@ -32,10 +32,11 @@ UNTRAINED = {
     "bf16": Limits(logits=2.5, agreement=0.5, drop=0.5),
     "int8": Limits(logits=9.0, agreement=0.2, drop=0.8),
     "int8-weights": Limits(logits=4.0, agreement=0.5, drop=0.5),
+    "int8-dynamic": Limits(logits=9.0, agreement=0.2, drop=0.8),
 }
 
 # Least correlation of logits, where not 0.99: roundings to 8 bits add up over the rows of large networks.
-ALIKE: dict[Precision, float] = {"bf16": 0.95, "int8": 0.9, "int8-weights": 0.9}
+ALIKE: dict[Precision, float] = {"bf16": 0.95, "int8": 0.9, "int8-weights": 0.9, "int8-dynamic": 0.8}
 
 
 def _slow(format: Format, base: str) -> list[pytest.MarkDecorator]:

@@ -22,7 +22,14 @@ __all__ = ["Choice", "fastest_engine"]
 SECONDS: Final = 0.6  # for each engine; a choice between them needs no more
 # How far another engine's logits may be from those of the engine that was held against the gate, in standard deviations
 # over a few pictures. Rounding differs between engines, and more so in eight bits.
-APART: Final[dict[Precision, float]] = {"fp32": 0.01, "fp16": 0.01, "bf16": 0.5, "int8": 0.5, "int8-weights": 0.01}
+APART: Final[dict[Precision, float]] = {
+    "fp32": 0.01,
+    "fp16": 0.01,
+    "bf16": 0.5,
+    "int8": 0.5,
+    "int8-weights": 0.01,
+    "int8-dynamic": 0.5,
+}
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):

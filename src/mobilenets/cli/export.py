@@ -79,9 +79,10 @@ def command(
         mobilenets export v2 --format timm -o v2.safetensors
 
     fp16 keeps weights in half the size, int8-weights in a quarter, and both compute in float32 (Core ML: in float16);
-    bf16 computes in bfloat16, which the processor has to have; int8 is both smaller and faster, or it is refused. With
-    bf16 and int8, the float32 artifact that they were measured against stays beside them (here: rose-fp32). Without -o,
-    the folder is runs/export/NAME-PRECISION.
+    bf16 computes in bfloat16, which the processor has to have; int8 is both smaller and faster, or it is refused, and
+    so is int8-dynamic, which finds its value ranges at each run and needs no --data. With these, the float32 artifact
+    that they were measured against stays beside them (here: rose-fp32). Without -o, the folder is
+    runs/export/NAME-PRECISION.
 
     ExecuTorch is heavy: MOBILENETS_CONVERTER_PYTHON may name the Python of another environment that has it.
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..records import Format, Precision
-from .byte_weights import with_byte_weights
+from .byte_weights import with_byte_weights, with_dynamic_bytes
 from .half import with_half_weights
 from .inside import facts_of
 from .int8 import Kernels
@@ -52,6 +52,11 @@ def _onnx_fp16(bundle: Bundle, calibration: Calibration | None) -> Made:
 def _onnx_int8_weights(bundle: Bundle, calibration: Calibration | None) -> Made:
     """Weights as bytes, computed in float32; `calibration` is not looked at."""
     return onnx_file(with_byte_weights(_graph(bundle)), bundle)
+
+
+def _onnx_int8_dynamic(bundle: Bundle, calibration: Calibration | None) -> Made:
+    """Bytes whose ranges are found at each run; `calibration` is not looked at."""
+    return onnx_file(with_dynamic_bytes(_graph(bundle)), bundle)
 
 
 def _onnx_int8(bundle: Bundle, calibration: Calibration | None) -> Made:
@@ -183,6 +188,7 @@ FORMATS: Mapping[tuple[Format, Precision], Maker] = MappingProxyType(
         ("onnx", "fp16"): _onnx_fp16,
         ("onnx", "int8"): _onnx_int8,
         ("onnx", "int8-weights"): _onnx_int8_weights,
+        ("onnx", "int8-dynamic"): _onnx_int8_dynamic,
         ("openvino", "fp32"): _openvino_fp32,
         ("openvino", "fp16"): _openvino_fp16,
         ("openvino", "bf16"): _openvino_bf16,

@@ -62,9 +62,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             return cls(logits=1.0, agreement=0.97, drop=0.005, speedup=1.0)
         if precision == "int8-weights":
             return cls(logits=1.0, agreement=0.97, drop=0.005)
-        if precision == "int8":
+        if precision in ("int8", "int8-dynamic"):
             return cls(logits=2.0, agreement=0.95, drop=0.01, speedup=1.0)
-        raise UsageError(f"precision {precision!r}", wanted="fp32, fp16, bf16, int8 or int8-weights", do="use one")
+        raise UsageError(
+            f"precision {precision!r}", wanted="fp32, fp16, bf16 or int8, int8-weights, int8-dynamic", do="use one"
+        )
 
 
 class Judge(NamedTuple):

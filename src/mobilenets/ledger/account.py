@@ -186,7 +186,7 @@ class Account:
         if precision == "int8-weights":
             export(bundle, self._out / folder / precision, images=self._gate_images, precision=precision)
             return f"{folder}/{precision}", ""
-        if precision == "fp16" or precision == "bf16":
+        if precision == "fp16" or precision == "bf16" or precision == "int8-dynamic":
             raise UsageError(f"a step in {precision}", wanted="fp32, int8 or int8-weights", do="correct the step")
         assert_never(precision)
 

@@ -20,7 +20,7 @@ __all__ = ["LayerNeeds", "layer_needs", "part_names", "roofline_ms", "table_of"]
 
 # Bytes of a weight and of an activation. Files of fp16 and of int8 weights are computed with as float32.
 BYTES: Final[Mapping[Precision, tuple[int, int]]] = MappingProxyType(
-    {"fp32": (4, 4), "fp16": (2, 4), "bf16": (2, 2), "int8": (1, 1), "int8-weights": (1, 4)}
+    {"fp32": (4, 4), "fp16": (2, 4), "bf16": (2, 2), "int8": (1, 1), "int8-weights": (1, 4), "int8-dynamic": (1, 4)}
 )
 
 

@@ -53,12 +53,23 @@ class Model:
             made.opset_import.append(self._helper.make_opsetid(domain, 1))
         return made
 
-    def node(self, op: str, inputs: Iterable[str], *, name: str, domain: str = "", **attributes: Any) -> str:
-        """Append a node; returns its output's name, which is the node's."""
+    def node(
+        self,
+        op: str,
+        inputs: Iterable[str],
+        *,
+        name: str,
+        output: str = "",
+        more: Iterable[str] = (),
+        domain: str = "",
+        **attributes: Any,
+    ) -> str:
+        """Append a node; returns the name of its first output: the node's, or `output`. `more` outputs follow it."""
+        outputs = [output or name, *more]
         self.nodes.append(
-            self._helper.make_node(op, list(inputs), [name], name=name, domain=domain or None, **attributes)
+            self._helper.make_node(op, list(inputs), outputs, name=name, domain=domain or None, **attributes)
         )
-        return name
+        return outputs[0]
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
         """Set a constant; returns its name."""

@@ -24,6 +24,7 @@ _ARITHMETIC: Final[Mapping[Precision, str]] = {
     "bf16": "bf16",
     "int8": "f32",
     "int8-weights": "f32",
+    "int8-dynamic": "f32",
 }
 
 
