@@ -17,6 +17,7 @@ import msgspec
 
 from .errors import FileFormatError, MobileNetsError, UsageError
 from .files import digest_of, read_json
+from .processor import processor_name
 
 __all__ = [
     "LAST_DIGITS",
@@ -151,7 +152,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Where numbers were measured."""
 
-    cpu: str
+    cpu: str  # see `processor_name`
     cores: int
     memory_gb: float
     os: str
@@ -169,7 +170,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             except metadata.PackageNotFoundError:
                 continue
         return cls(
-            cpu=_cpu_model(),
+            cpu=processor_name(),
             cores=os.cpu_count() or 1,
             memory_gb=_memory_gb(),
             os=platform.platform(terse=True),
@@ -180,7 +181,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def machine_digest(self) -> str:
-        """Names the machine as far as speed goes: CPU model, cores, operating system's kind."""
+        """Names the machine as far as speed goes: processor, cores, operating system's kind."""
         return digest_of([self.cpu, self.cores, platform.machine(), platform.system()])
 
 
@@ -280,18 +281,6 @@ def read_record(path: Path, kind: type[T], *, what: str) -> T:
         FileFormatError: missing, not JSON, or not such a record.
     """
     return from_json(read_json(path, what=what), kind, what=str(path))
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    for key in ("model name", "Model", "Hardware"):  # x86; Raspberry Pi; other ARM boards
-        for line in lines:
-            if line.startswith(key) and ":" in line:
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _memory_gb() -> float:

@@ -15,12 +15,13 @@ from mobilenets.runtime import ENGINES
 ROOT = Path(mobilenets.__file__).parent
 
 # Each package with the packages of ours that it may import. Lower ones know nothing of higher ones.
-BASE = {"errors", "files", "records", "progress", "metrics", "images", "imagenet"}
+BASE = {"errors", "files", "records", "processor", "progress", "metrics", "images", "imagenet"}
 ALLOWED = {
     "errors": set(),
     "progress": set(),
     "files": {"errors"},
-    "records": {"errors", "files"},
+    "processor": set(),
+    "records": {"errors", "files", "processor"},
     "metrics": {"errors"},
     "images": {"errors", "records"},
     "imagenet": set(),
@@ -31,7 +32,7 @@ ALLOWED = {
     "data": {"errors", "files", "records", "progress", "images"},
     "tasks": {"errors", "metrics", "nets"},
     "weights": {"errors", "files", "records", "progress", "imagenet", "arch", "bundle", "nets"},
-    "runtime": {"errors", "files", "records", "metrics", "images", "imagenet", "data"},
+    "runtime": {"errors", "files", "records", "processor", "metrics", "images", "imagenet", "data"},
     "bench": {"errors", "files", "records", "runtime"},
     "profiling": {"errors", "records", "arch", "runtime", "bench"},
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
@@ -46,7 +47,7 @@ ALLOWED = {
     "peers": {"errors", "records", "images", "arch", "bench", "runtime"},
 }
 FIELD = (
-    *("errors", "files", "records", "progress", "metrics", "images", "imagenet"),
+    *("errors", "files", "records", "processor", "progress", "metrics", "images", "imagenet"),
     *("arch", "runtime", "bench", "profiling", "doctor"),
 )
 NOT_ON_IMPORT = {"torch", "torchvision", "onnxruntime", "openvino", "ai_edge_litert", "executorch", "onnx", "timm"}

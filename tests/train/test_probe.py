@@ -111,7 +111,7 @@ def test_what_is_learned_does_not_depend_on_whether_copies_were_measured(run, tm
 def test_a_probed_run_goes_on_as_it_began_and_measures_nothing(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr(machine, "_cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: True)
     chosen = way("bf16", 1)
     monkeypatch.setattr(probe, "pick", lambda speeds: (Speed(chosen, 1.0, 1), "it is the test's"))
     whole = run(tmp_path / "whole", PROBE, precision="auto")
@@ -153,12 +153,12 @@ def test_precision_and_threads_are_open_where_the_recipe_and_the_machine_leave_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     free, fixed = Recipe(epochs=1.0), Recipe(epochs=1.0, precision="fp32")
-    monkeypatch.setattr(machine, "_cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: True)
     with on_threads(2):
         assert ways_open(free, CPU) == (way("bf16", 2), way("fp32", 2), way("bf16", 1), way("fp32", 1))
         assert ways_open(free, CPU)[0] == usual_way(free, CPU)
         assert ways_open(fixed, CPU) == (way("fp32", 2), way("fp32", 1))
-        monkeypatch.setattr(machine, "_cpu_multiplies_bf16", lambda: False)
+        monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
         assert ways_open(free, CPU) == (way("fp32", 2), way("fp32", 1))
     with on_threads(1):
         assert ways_open(free, CPU) == (way("fp32", 1),)

@@ -8,11 +8,11 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from ..errors import UsageError
+from ..processor import has_bfloat16
 from .recipe import Precision
 
 __all__ = ["compute_dtype", "keep_freed_memory", "lower_precision", "memory_explained", "on_threads", "pick_device"]
@@ -56,7 +56,7 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
         if device.type == "cpu":
-            return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+            return torch.bfloat16 if has_bfloat16() else torch.float32
         return torch.float32
     raise UsageError(f"precision {precision!r}", wanted="auto, fp32 or bf16", do="use one")
 
@@ -116,11 +116,3 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
-
-
-def _cpu_multiplies_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags

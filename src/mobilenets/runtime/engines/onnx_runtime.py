@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import first_line
+from ...processor import has_vnni
 from ...records import Artifact, Precision
 from .signature import cannot_open, check_logits, check_pixels, check_tensors, fails_on
 
@@ -20,23 +20,12 @@ FITTING: Final = "mobilenets.sums fit in 16 bits"
 """The key in the metadata of int8 files whose weights are chosen so (`export.int8.weights`)."""
 
 
-def adds_in_16_bits(machine: str, processor: str) -> bool:
+def adds_in_16_bits() -> bool:
     """Whether ONNX Runtime adds pairs of products of bytes in 16 bits, where most int8 models overflow and are wrong.
 
     It does on x86 without VNNI. Where that cannot be seen (only Linux tells), it is taken for granted.
-
-    Args:
-        machine: as `platform.machine()` has it.
-        processor: what /proc/cpuinfo says, or nothing.
     """
-    return machine.lower() in ("x86_64", "amd64") and not {"avx512_vnni", "avx_vnni"} & set(processor.split())
-
-
-def _processor() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    return platform.machine().lower() in ("x86_64", "amd64") and not has_vnni()
 
 
 def sums_fit(content: bytes) -> bool:
@@ -60,7 +49,7 @@ def session_options(precision: Precision, *, threads: int, fitting: bool) -> Any
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # of this session only; what it logs as an error it raises as well
-    if precision == "int8" and not fitting and adds_in_16_bits(platform.machine(), _processor()):
+    if precision == "int8" and not fitting and adds_in_16_bits():
         # Then int8 weights are taken as unsigned bytes, which do not overflow, and are slower.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
