@@ -250,16 +250,19 @@ def test_rows_that_disturb_most_stay_float32_where_int8_alone_agrees_too_rarely(
 ) -> None:
     bundle, wrong = bundle_of("mobilenet_v1"), "rows.5"
 
+    # In the middle of the row: as float32 it is whole again.
     def one_row_wrong(proto: onnx.ModelProto, *given: Any, **options: Any) -> dict[str, Range]:
         found = ranges.calibrated(proto, *given, **options)
-        return {k: Range(v.low / 30, v.high / 30) if k.startswith(f"{wrong}.") else v for k, v in found.items()}
+        return {
+            k: Range(v.low / 30, v.high / 30) if k.startswith(f"{wrong}.depthwise") else v for k, v in found.items()
+        }
 
     monkeypatch.setattr(policy, "calibrated", one_row_wrong)
-    monkeypatch.setattr(policy.Limits, "of", lambda precision: Limits(logits=9.0, agreement=0.8, drop=1.0))
+    monkeypatch.setattr(policy.Limits, "of", lambda precision: Limits(logits=9.0, agreement=0.85, drop=1.0))
     made = quantize(bundle, patches(48, 32))
     assert made.kept.floats[0] == wrong
     assert made.kept.agreement is not None
-    assert made.kept.agreement >= 0.8
+    assert made.kept.agreement >= 0.85
     floats = {name for node in made.model.graph.node if node.op_type == "Conv" for name in node.input[1:2]}
     assert {name for name in floats if not name.endswith("DequantizeLinear_Output")} == {
         f"{row}.{part}.weight" for row in made.kept.floats for part in ("depthwise", "project")
@@ -334,10 +337,14 @@ def test_two_products_that_are_added_at_once_fit_into_16_bits(kind: str, shape: 
 
 
 def test_a_stem_has_the_same_steps_however_its_columns_are_laid_out() -> None:
-    stem = np.random.default_rng(4).normal(size=(16, 3, 3, 3)).astype(np.float32)
-    moved = np.zeros((16, 12, 3, 3), np.float32)
-    moved[:, 5:8] = stem
-    np.testing.assert_array_equal(weight_steps(moved, in_pairs=True), weight_steps(stem, in_pairs=True))
+    bundle = bundle_of("mobilenet_v1")
+    graphs = [Model(prepared(graph_of(bundle), bundle.preprocess, kernels=k)) for k in ("onnxruntime", "litert")]
+    stems = [next(graph.constants[node.input[1]] for node in graph.nodes if node.op_type == "Conv") for graph in graphs]
+    regrouped, plain = (weight_steps(stem, in_pairs=True) for stem in stems)
+    assert stems[0].shape[:2] != stems[1].shape[:2]
+    filters = plain[: len(regrouped) // 4]  # what was added to make more of them is zeros
+    kept = stems[0].reshape(len(regrouped), -1).any(axis=1)
+    np.testing.assert_array_equal(regrouped[kept], np.tile(filters[filters != 1], kept.sum() // (filters != 1).sum()))
 
 
 @pytest.mark.parametrize("base", FAMILIES)

@@ -32,21 +32,19 @@ def weight_steps(weight: NDArray[np.float32], *, in_pairs: bool) -> NDArray[np.f
         in_pairs: products are added in pairs of neighbouring inputs: in matrices and convolutions, but not in depthwise
             ones, nor where the arithmetic is float32.
     """
-    flat = weight.reshape(len(weight), -1).astype(np.float32)
-    greatest = np.abs(flat).max(axis=1)
+    # A filter a row, as engines lay it out: tap by tap, input channels innermost.
+    rows = np.moveaxis(weight, 1, -1).reshape(len(weight), -1).astype(np.float32)
+    greatest = np.abs(rows).max(axis=1)
     greatest[greatest == 0] = GREATEST  # a channel of zeros: any step will do, one is a good number
-    best = np.full(len(flat), np.inf, np.float32)
+    best = np.full(len(rows), np.inf, np.float32)
     steps = greatest / np.float32(GREATEST)
-    in_pairs = in_pairs and flat.shape[1] > 1
-    few = np.count_nonzero(flat, axis=1) <= FEW
-    neighbours = _neighbours(weight.shape) if in_pairs else None
     for number in range(GREATEST, LEAST - 1, -1):
         step = greatest / np.float32(number)
-        scaled = flat / step[:, None]
+        scaled = rows / step[:, None]
         whole = np.rint(scaled)
         error = np.square(whole - scaled).sum(axis=1) * np.square(step)
-        if neighbours is not None:
-            error[_too_great(whole, neighbours, few=few)] = np.inf
+        if in_pairs:
+            error[_too_great(whole, inputs=weight.shape[1])] = np.inf
         better = error < 0.999 * best  # of equals the finest
         best = np.where(better, error, best)
         steps = np.where(better, step, steps)
@@ -54,29 +52,23 @@ def weight_steps(weight: NDArray[np.float32], *, in_pairs: bool) -> NDArray[np.f
     return made
 
 
-def _neighbours(shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Which weights of a filter (in, ...) are multiplied and added at once, (pairs, 2), as places in it.
+def _too_great(whole: NDArray[np.float32], *, inputs: int) -> NDArray[np.bool_]:
+    """In which rows (out, taps * inputs) two weights that are added at once together exceed `SUM`, in either direction.
 
-    Engines lay a filter out with its input channels innermost. Pairs begin at each even channel of a tap or, where all
-    taps lie in one row (which makes a difference for an odd number of channels), at each even place of it.
+    Pairs begin at each even channel of a tap or, where all taps lie in one row, at each even place of it, which makes a
+    difference for an odd number of channels. A stem's columns are laid out anew for int8, or not, as suits the engine,
+    with zeros between; so of `FEW` weights that are not zero, any two that follow each other count.
     """
-    places = np.moveaxis(np.arange(int(np.prod(shape[1:]))).reshape(shape[1], -1), 0, -1)  # (taps, in)
-    row = places.ravel()
-    channels, whole = places.shape[1] // 2 * 2, len(row) // 2 * 2
-    return np.unique(np.concatenate([places[:, :channels].reshape(-1, 2), row[:whole].reshape(-1, 2)]), axis=0)
-
-
-def _too_great(
-    whole: NDArray[np.float32], neighbours: NDArray[np.intp], *, few: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Which filters (out,) have two weights that together exceed `SUM`, in either direction.
-
-    Any two, where a filter has `few`: a stem's columns are laid out anew for int8, or not, as suits the engine.
-    """
-    sums = whole[:, neighbours[:, 0]] + whole[:, neighbours[:, 1]]
-    found: NDArray[np.bool_] = np.abs(sums).max(axis=1) > SUM
-    ends = np.partition(whole[few], (1, -2), axis=1)
-    found[few] = np.maximum(-ends[:, :2].sum(axis=1), ends[:, -2:].sum(axis=1)) > SUM
+    count, length = whole.shape
+    taps = whole.reshape(count, -1, inputs)[:, :, : inputs // 2 * 2]
+    line = whole[:, : length // 2 * 2]
+    most = np.zeros(count, np.float32)
+    for laid in (taps, line):
+        most = np.maximum(most, np.abs(laid.reshape(count, -1, 2).sum(axis=2)).max(axis=1, initial=0))
+    few = np.count_nonzero(whole, axis=1) <= FEW
+    closed = np.take_along_axis(whole[few], np.argsort(whole[few] == 0, axis=1, kind="stable"), axis=1)
+    most[few] = np.abs(closed[:, 1:] + closed[:, :-1]).max(axis=1, initial=0)
+    found: NDArray[np.bool_] = most > SUM
     return found
 
 
