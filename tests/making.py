@@ -79,7 +79,7 @@ def needs(format: Format, precision: Precision = "fp32") -> pytest.MarkDecorator
         reason = f"{CONVERTERS[format].package} is neither installed nor in the environment of {CONVERTER_VARIABLE}"
         return pytest.mark.skipif(not can_convert(format), reason=reason)
     engine = DEFAULT_ENGINES[format]
-    if is_installed(engine) and precision == "bf16":
+    if is_installed(engine) and (format, precision) == ("openvino", "bf16"):
         return pytest.mark.skipif(not _openvino_has_bfloat16(), reason="this processor has no bfloat16")
     return pytest.mark.skipif(not is_installed(engine), reason=f"{engine} is not installed")
 
