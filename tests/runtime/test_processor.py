@@ -24,9 +24,10 @@ def test_only_files_that_do_not_say_that_their_sums_fit_are_opened_in_the_slow_w
     monkeypatch.setattr(module, "adds_in_16_bits", lambda: True)
     content = quantize(bundle_of("mobilenet_v1"), patches(8, 32), calibration="minmax").model.SerializeToString()
     assert sums_fit(content)
-    assert not sums_fit(content.replace(b"sums fit", b"sums fat"))
+    silent = content.replace(b"sums fit", b"sums fat")
+    assert not sums_fit(silent)
     key = "session.x64quantprecision"
-    assert session_options("int8", threads=1, fitting=False).get_session_config_entry(key) == "1"
-    for precision, fitting in (("int8", True), ("fp32", False)):
+    assert session_options("int8", threads=1, content=silent).get_session_config_entry(key) == "1"
+    for precision, given in (("int8", content), ("int8", None), ("fp32", silent)):
         with pytest.raises(RuntimeError, match=key):
-            session_options(precision, threads=1, fitting=fitting).get_session_config_entry(key)
+            session_options(precision, threads=1, content=given).get_session_config_entry(key)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import FileFormatError, MissingExtraError, UsageError, first_line
 from ..records import Format
-from ..runtime.engines.onnx_runtime import session_options, sums_fit
+from ..runtime.engines.onnx_runtime import session_options
 from ..runtime.engines.open_vino import import_openvino
 from .graph import Graph
 
@@ -90,8 +90,8 @@ class _Onnx:
         import onnxruntime as ort
 
         quantised = any("uantizeLinear" in node.op or node.op.startswith("QLinear") for node in graph.nodes)
-        fitting = sums_fit(content if isinstance(content, bytes) else content.read_bytes())
-        options = session_options("int8" if quantised else "fp32", threads=1, fitting=fitting)
+        looked_at = (content if isinstance(content, bytes) else content.read_bytes()) if quantised else None
+        options = session_options("int8" if quantised else "fp32", threads=1, content=looked_at)
         try:
             self._session = ort.InferenceSession(
                 content if isinstance(content, bytes) else str(content), options, providers=["CPUExecutionProvider"]

@@ -172,7 +172,7 @@ def _session(content: bytes, fed: Any, *, precision: Precision, threads: int) ->
     import onnxruntime as ort
 
     session = ort.InferenceSession(
-        content, session_options(precision, threads=threads, fitting=True), providers=["CPUExecutionProvider"]
+        content, session_options(precision, threads=threads, content=None), providers=["CPUExecutionProvider"]
     )
     feed = {session.get_inputs()[0].name: fed}
     return lambda: session.run(None, feed)

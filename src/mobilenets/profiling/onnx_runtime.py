@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError
 from ..records import Artifact
-from ..runtime.engines.onnx_runtime import session_options, sums_fit
+from ..runtime.engines.onnx_runtime import session_options
 from .places import part_of, placed
 from .records import OperatorTime
 
@@ -47,7 +47,7 @@ def operators(
     import onnxruntime as ort
 
     content = (folder / artifact.file).read_bytes()
-    options = session_options(artifact.precision, threads=threads, fitting=sums_fit(content))
+    options = session_options(artifact.precision, threads=threads, content=content)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as kept:
         options.profile_file_prefix = str(Path(kept) / "profile")

@@ -33,13 +33,13 @@ def sums_fit(content: bytes) -> bool:
     return FITTING.encode() in content
 
 
-def session_options(precision: Precision, *, threads: int, fitting: bool) -> Any:
+def session_options(precision: Precision, *, threads: int, content: bytes | None) -> Any:
     """How a session is opened here (`onnxruntime.SessionOptions`), for answers and for whoever measures them.
 
     Args:
         precision: of the file.
         threads: within an operator.
-        fitting: what `sums_fit` says of it.
+        content: of the file, looked at where its sums matter (`sums_fit`); None: they fit.
     """
     import onnxruntime as ort
 
@@ -49,7 +49,7 @@ def session_options(precision: Precision, *, threads: int, fitting: bool) -> Any
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # of this session only; what it logs as an error it raises as well
-    if precision == "int8" and not fitting and adds_in_16_bits():
+    if precision == "int8" and content is not None and adds_in_16_bits() and not sums_fit(content):
         # Then int8 weights are taken as unsigned bytes, which do not overflow, and are slower.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
@@ -76,7 +76,7 @@ class OnnxRuntimeEngine:
         import onnxruntime as ort
 
         content = files[artifact.file]
-        options = session_options(artifact.precision, threads=threads, fitting=sums_fit(content))
+        options = session_options(artifact.precision, threads=threads, content=content)
         try:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
