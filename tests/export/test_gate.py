@@ -11,9 +11,9 @@ import pytest
 from making import needs, patches, settled_bundle
 from mobilenets.arch import compose
 from mobilenets.bundle import Bundle
-from mobilenets.errors import GateError, UsageError
+from mobilenets.errors import CheckError, GateError, UsageError
 from mobilenets.export import GateImages, Limits, artifact, export, formats
-from mobilenets.export.gate import reference_logits
+from mobilenets.export.gate import gates_of, reference_logits
 from mobilenets.export.outside import CONVERTERS
 from mobilenets.records import Gate
 from mobilenets.runtime import open_artifact, read_artifact
@@ -25,6 +25,7 @@ PAIRS = [
     for pair in formats.FORMATS
     if pair[1] != "int8"
 ]
+FEW = 16  # images for ranges, too few to try out which ranges are best
 
 
 def sure_of(bundle: Bundle, pixels: np.ndarray, *, count: int) -> np.ndarray:
@@ -122,7 +123,9 @@ def test_a_refused_export_leaves_an_older_one_as_it_was(
 def test_int8_is_calibrated_smaller_and_close(tmp_path: Path, bundle: Bundle, images: GateImages) -> None:
     export(bundle, tmp_path / "fp32", images=images)
     limits = Limits(logits=5.0, agreement=0.5, drop=0.5)
-    made = export(bundle, tmp_path / "int8", images=images, precision="int8", calibration=images.images, limits=limits)
+    made = export(
+        bundle, tmp_path / "int8", images=images, precision="int8", calibration=images.images[:FEW], limits=limits
+    )
     assert made.size_mb < 0.6 * read_artifact(tmp_path / "fp32")[0].size_mb
     whole, small = (open_artifact(tmp_path / p).engine.run(images.images) for p in ("fp32", "int8"))
     assert np.corrcoef(whole.ravel(), small.ravel())[0, 1] > 0.9
@@ -145,8 +148,56 @@ def test_int8_calibrated_on_the_wrong_images_is_caught(tmp_path: Path, bundle: B
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_that_is_not_faster_enough_is_refused(tmp_path: Path, bundle: Bundle, images: GateImages) -> None:
+def test_int8_of_a_network_that_answers_with_no_number_is_refused(
+    tmp_path: Path, bundle: Bundle, images: GateImages
+) -> None:
+    with pytest.raises(CheckError, match="no number"):
+        export(_not_a_number(bundle), tmp_path / "int8", images=images, precision="int8", calibration=images.images)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("breakage", [_wrong_mean, _swapped_channels, _corrupted_weights])
+def test_a_broken_int8_export_is_refused_and_leaves_nothing(
+    breakage, tmp_path: Path, bundle: Bundle, images: GateImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(whole: Bundle, calibration: formats.Calibration | None) -> formats.Made:
+        return formats.FORMATS["onnx", "int8"](breakage(whole), calibration)
+
+    monkeypatch.setattr(artifact, "FORMATS", {("onnx", "int8"): broken})
+    with pytest.raises(GateError):
+        export(bundle, tmp_path / "model", images=images, precision="int8", calibration=images.images[:FEW])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_may_end_where_its_range_ends_and_nowhere_else() -> None:
+    """One image of 200 lies twenty deviations out; what int8 makes of it, and of the others, decides."""
+    reference = np.random.default_rng(0).normal(size=(200, 10)).astype(np.float32)
+    reference[7] *= 20 / np.abs(reference[7]).max()
+    cut = reference.copy()
+    cut[7] *= 3 / 20  # as far as the others go
+    exploding = reference.copy()
+    exploding[8] *= 20
+    elsewhere = cut.copy()
+    elsewhere[7] = -elsewhere[7]
+    images = GateImages(images=np.zeros((200, 1, 1, 3), np.uint8), targets=None, on="val")
+
+    def passes(answered: np.ndarray, limits: Limits) -> bool:
+        return gates_of(reference, answered, images, limits)[0].passed
+
+    int8 = Limits.of("int8")
+    assert passes(cut, int8)
+    assert not passes(cut, msgspec.structs.replace(int8, usual=None))
+    assert not passes(cut, Limits.of("int8-weights"))  # float32 has no such end
+    assert not passes(exploding, int8)
+    assert not passes(elsewhere, int8)
+    assert not passes(np.where(np.arange(200)[:, None] == 7, np.inf, cut), int8)
+
+
+def test_int8_that_is_not_faster_enough_is_refused(
+    tmp_path: Path, bundle: Bundle, images: GateImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export(bundle, tmp_path / "fp32", images=images)
+    monkeypatch.setattr(artifact, "SPEED_SECONDS", 0.2)
     limits = Limits(logits=9.0, agreement=0.0, drop=1.0, speedup=1000.0)
     with pytest.raises(GateError, match="speedup_over_fp32"):
         export(
@@ -154,7 +205,7 @@ def test_int8_that_is_not_faster_enough_is_refused(tmp_path: Path, bundle: Bundl
             tmp_path / "int8",
             images=images,
             precision="int8",
-            calibration=images.images,
+            calibration=images.images[:FEW],
             limits=limits,
             faster_than=tmp_path / "fp32",
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import MissingExtraError, UsageError
+from ..errors import CheckError, MissingExtraError, UsageError
 from ..progress import say
 from .calibration import MOST_FLOAT, MOST_HELD, check_calibration, held_back
 from .gate import Limits
@@ -95,11 +95,18 @@ def quantize(
     Raises:
         UsageError: there are no images, or the calibration or the kernels are unknown.
         MissingExtraError: onnx or onnxruntime is not installed.
+        CheckError: the network answers in float32 with what is no number.
     """
     if calibration not in get_args(Calibrate):
         raise UsageError(f"calibration {calibration!r}", wanted=", ".join(get_args(Calibrate)), do="use one")
     check_calibration(images)
     graph = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
+    if not np.isfinite(_answers(graph, images[:BATCH])).all():
+        raise CheckError(
+            f"{bundle.spec.name} answers with what is no number, in float32",
+            wanted="finite logits",
+            do="see where it begins (mobilenets diagnose), or take an earlier bundle of its training",
+        )
     proto = prepared(graph, bundle.preprocess, kernels=kernels)
     trained = trained_ranges(bundle) if calibration == "auto" else None
     if trained is not None:

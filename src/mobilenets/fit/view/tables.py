@@ -26,7 +26,7 @@ from .wording import (
 __all__ = ["artifact_table", "candidate_tables", "colophon", "commands", "gate_table"]
 
 GATES = {
-    "logits_max_difference": "largest difference of a logit, as a part of the largest logit",
+    "logits_max_difference": "largest difference of a logit, in its standard deviations over the images",
     "top1_agreement": "same answer as the trained network",
     "accuracy_drop": "accuracy lost against the trained network",
     "speedup_over_fp32": "times as fast as fp32",
