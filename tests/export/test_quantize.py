@@ -19,7 +19,7 @@ from mobilenets.errors import GateError, UsageError
 from mobilenets.export import GateImages, Limits, export
 from mobilenets.export import quantize as policy
 from mobilenets.export.gate import reference_logits
-from mobilenets.export.int8 import Kernels, Range, channel_means, corrected, equalized, prepared, ranges
+from mobilenets.export.int8 import Kernels, Range, channel_means, corrected, equalized, layer_steps, prepared, ranges
 from mobilenets.export.int8.model import Model
 from mobilenets.export.int8.statistics import channel_maxima
 from mobilenets.export.int8.weights import rounded, weight_steps
@@ -200,7 +200,7 @@ def test_corrected_biases_take_back_what_rounding_adds_on_average() -> None:
     proto = prepared(graph_of(bundle), bundle.preprocess, kernels="onnxruntime")
     exact = answers(proto, pixels).mean(axis=0)
     gone = []
-    for graph in (proto, corrected(proto, channel_means(proto, pixels))):
+    for graph in (proto, corrected(proto, channel_means(proto, pixels), layer_steps(proto))):
         # Only the classifier is rounded, and corrected, so that its input stays that of the exact graph.
         made, exactly = Model(graph), Model(proto)
         for node in made.nodes:

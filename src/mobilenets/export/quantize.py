@@ -24,6 +24,7 @@ from .int8 import (
     channel_means,
     corrected,
     equalized,
+    layer_steps,
     prepared,
     quantized,
     trained_ranges,
@@ -142,6 +143,7 @@ class _Search:
         even = equalized(proto, seen)
         if even is not None:
             self._graphs[True] = even
+        self._steps = {even: layer_steps(graph) for even, graph in self._graphs.items()}
         self._means = {even: channel_means(graph, seen) for even, graph in self._graphs.items()}
         self._ranges: dict[tuple[bool, RangeMethod], Ranges] = {}
         self.trials: list[Trial] = []
@@ -171,14 +173,14 @@ class _Search:
         return model, kept
 
     def _tried(self, asked: Trial, *, quiet: bool = False) -> tuple[Any, Trial]:
-        graph = self._graphs[asked.equalized]
+        graph, steps = self._graphs[asked.equalized], self._steps[asked.equalized]
         key = (asked.equalized, asked.calibration)
         if key not in self._ranges:
             self._ranges[key] = _ranges(graph, self._seen, method=asked.calibration)
         floats = _nodes_of(graph, asked.floats)
         if asked.corrected:
-            graph = corrected(graph, self._means[asked.equalized], floats=floats)
-        model = quantized(graph, self._ranges[key], kernels=self._kernels, floats=floats)
+            graph = corrected(graph, self._means[asked.equalized], steps, floats=floats)
+        model = quantized(graph, self._ranges[key], kernels=self._kernels, floats=floats, steps=steps)
         agreement, noise = _compared(self._reference, _answers(model, self._held))
         trial = msgspec.structs.replace(asked, agreement=agreement, noise=noise, n=len(self._held))
         self.trials.append(trial)

@@ -1,6 +1,6 @@
 """Static int8: what is computed in bytes, with which ranges, and how engines are kept at it."""
 
-from .bytes import QUANTIZED, quantized
+from .bytes import QUANTIZED, layer_steps, quantized
 from .correct import corrected
 from .equalize import equalized
 from .prepare import Kernels, prepared
@@ -18,6 +18,7 @@ __all__ = [
     "channel_means",
     "corrected",
     "equalized",
+    "layer_steps",
     "prepared",
     "quantized",
     "starting_ranges",

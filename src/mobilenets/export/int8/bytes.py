@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import MissingExtraError
 from ...runtime.engines.onnx_runtime import FITTING
@@ -15,7 +16,7 @@ from .prepare import BYTES, Kernels
 from .ranges import Range, Ranges, Scale, quiet, scale_of, swish_scale
 from .weights import weight_steps
 
-__all__ = ["QUANTIZED", "quantized"]
+__all__ = ["QUANTIZED", "layer_steps", "quantized"]
 
 # What is computed in bytes. Attention (MatMul, Softmax) and GELU stay float32.
 QUANTIZED: Final = (
@@ -35,7 +36,24 @@ QUANTIZED: Final = (
 ROOM: Final = 1.1  # for logits above those seen: two that are cut off at the same byte would be a tie
 
 
-def quantized(proto: Any, ranges: Ranges, *, kernels: Kernels, floats: Collection[str] = ()) -> Any:
+def layer_steps(proto: Any) -> dict[str, NDArray[np.float32]]:
+    """The steps (out,) of the weights of every convolution and product of a graph, by the weights' name."""
+    model = Model(proto)
+    return {
+        node.input[1]: weight_steps(model.constants[node.input[1]], in_pairs=not model.is_depthwise(node))
+        for node in model.nodes
+        if node.op_type in ("Conv", "Gemm")
+    }
+
+
+def quantized(
+    proto: Any,
+    ranges: Ranges,
+    *,
+    kernels: Kernels,
+    floats: Collection[str] = (),
+    steps: Mapping[str, NDArray[np.float32]] | None = None,
+) -> Any:
     """An int8 model: weights int8 per output channel, activations uint8.
 
     Jacob et al. 2018 (arXiv:1712.05877) and Krishnamoorthi 2018 (arXiv:1806.08342, section 3.1): depthwise filters
@@ -48,6 +66,7 @@ def quantized(proto: Any, ranges: Ranges, *, kernels: Kernels, floats: Collectio
             the others compute it in bytes. LiteRT has no matrix product of bytes that gives floats, so there the logits
             are bytes as well.
         floats: names of nodes that stay float32.
+        steps: `layer_steps` of the graph, where they are known.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -60,16 +79,16 @@ def quantized(proto: Any, ranges: Ranges, *, kernels: Kernels, floats: Collectio
         raise MissingExtraError("onnx", extra="export") from error
     source = Model(proto)
     kept = {*floats, *_float_nodes(source, kernels=kernels)}
+    known = layer_steps(proto) if steps is None else steps
     overrides: dict[str, list[dict[str, Any]]] = {
         name: [{"scale": np.array(scale.step, np.float32), "zero_point": np.array(scale.zero, np.uint8)}]
         for name, scale in _scales(source, ranges, kept=kept).items()
     }
     for node in source.nodes:
         if node.op_type in ("Conv", "Gemm") and node.name not in kept:
-            steps = weight_steps(source.constants[node.input[1]], in_pairs=not source.is_depthwise(node))
             overrides[node.input[1]] = [
                 {"axis": 0, "quant_type": QuantType.QInt8, "scale": step, "zero_point": np.array(0, np.int8)}
-                for step in steps
+                for step in known[node.input[1]]
             ]
     with quiet():
         made = QDQQuantizer(

@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 
 from .bytes import QUANTIZED
 from .model import Model
-from .weights import rounded, weight_steps
+from .weights import rounded
 
 __all__ = ["corrected"]
 
 
-def corrected(proto: Any, means: Mapping[str, NDArray[np.float32]], *, floats: Collection[str] = ()) -> Any:
+def corrected(
+    proto: Any,
+    means: Mapping[str, NDArray[np.float32]],
+    steps: Mapping[str, NDArray[np.float32]],
+    *,
+    floats: Collection[str] = (),
+) -> Any:
     """The graph with each bias less by the mean of what rounding its weights adds.
 
     Nagel et al. 2019 (arXiv:1906.04721, section 4.2): the error of the weights times the mean of the input. The means
@@ -25,6 +31,7 @@ def corrected(proto: Any, means: Mapping[str, NDArray[np.float32]], *, floats: C
     Args:
         proto: the graph as `prepared` makes it.
         means: of the inputs of its convolutions and products, from `channel_means`.
+        steps: of their weights, from `layer_steps`.
         floats: names of nodes that stay float32.
     """
     model = Model(proto)
@@ -33,7 +40,7 @@ def corrected(proto: Any, means: Mapping[str, NDArray[np.float32]], *, floats: C
             continue
         weight = model.constants[node.input[1]]
         depthwise = model.is_depthwise(node)
-        error = rounded(weight, weight_steps(weight, in_pairs=not depthwise)).astype(np.float64) - weight
+        error = rounded(weight, steps[node.input[1]]).astype(np.float64) - weight
         error = error.reshape(*error.shape[:2], -1).sum(axis=2)
         mean = means[node.input[0]].astype(np.float64)
         added = error[:, 0] * mean if depthwise else error @ mean

@@ -43,9 +43,9 @@ def weight_steps(weight: NDArray[np.float32], *, in_pairs: bool) -> NDArray[np.f
         scaled = rows / step[:, None]
         whole = np.rint(scaled)
         error = np.square(whole - scaled).sum(axis=1) * np.square(step)
-        if in_pairs:
-            error[_too_great(whole, inputs=weight.shape[1])] = np.inf
         better = error < 0.999 * best  # of equals the finest
+        if in_pairs and better.any():
+            better[better] = ~_too_great(whole[better], inputs=weight.shape[1])
         best = np.where(better, error, best)
         steps = np.where(better, step, steps)
     made: NDArray[np.float32] = steps.astype(np.float32)
