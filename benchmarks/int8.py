@@ -36,7 +36,6 @@ from mobilenets.export.int8.weights import weight_steps
 from mobilenets.export.onnx_graph import to_onnx
 from mobilenets.export.quantize import quantize
 from mobilenets.fit.latency import untrained_bundle
-from mobilenets.processor import processor_name
 from mobilenets.runtime import open_artifact, run_batches
 from mobilenets.weights import import_weights
 
@@ -111,7 +110,6 @@ def bound(root: Path, named: list[str]) -> None:
                 "what": "noise of int8 in percent of the logits' variance, weights bound to 16 bits or free; min-max",
                 "file": file.name,
                 "model": bundle.spec.name,
-                "processor": processor_name(),
                 "n": len(judging),
                 "noise": noise,
                 "agreement": alike,

@@ -148,21 +148,14 @@ def _apart(answered: NDArray[np.float32], reference: NDArray[np.float32], usual:
     if usual is None:
         return answered - reference
     mean: NDArray[Any] = reference.mean(axis=0)
-    reach = np.quantile(_furthest(reference - mean), usual)
-    unusual = _furthest(reference - mean) > reach
-
-    def drawn(logits: NDArray[np.float32]) -> NDArray[Any]:
-        away: NDArray[Any] = logits - mean
-        return np.where(unusual, away * (reach / np.maximum(_furthest(away), reach)), away)
-
+    own, given = reference - mean, answered - mean
+    own_furthest, given_furthest = (np.abs(away).max(axis=1, keepdims=True) for away in (own, given))
+    reach = np.quantile(own_furthest, usual)
+    unusual = own_furthest > reach
     with np.errstate(invalid="ignore"):  # infinity becomes NaN, which fails
-        apart: NDArray[Any] = drawn(answered) - drawn(reference)
+        given = np.where(unusual, given * (reach / np.maximum(given_furthest, reach)), given)
+        apart: NDArray[Any] = given - np.where(unusual, own * (reach / np.maximum(own_furthest, reach)), own)
     return apart
-
-
-def _furthest(away: NDArray[Any]) -> NDArray[Any]:
-    furthest: NDArray[Any] = np.abs(away).max(axis=1, keepdims=True)
-    return furthest
 
 
 def check(gates: tuple[Gate, ...], *, what: str) -> None:

@@ -37,7 +37,13 @@ ROOM: Final = 1.1  # for logits above those seen: two that are cut off at the sa
 
 
 def layer_steps(proto: Any) -> dict[str, NDArray[np.float32]]:
-    """The steps (out,) of the weights of every convolution and product of a graph, by the weights' name."""
+    """The steps (out,) of the weights of every convolution and product, by the weights' name; see `weight_steps`.
+
+    Correcting biases moves no weight, so a graph has them once, however often it is quantised.
+
+    Args:
+        proto: the graph as `prepared` makes it, float32.
+    """
     model = Model(proto)
     return {
         node.input[1]: weight_steps(model.constants[node.input[1]], in_pairs=not model.is_depthwise(node))
