@@ -72,6 +72,23 @@ def test_dynamic_bytes_multiply_everything_but_depthwise_filters(graph: onnx.Mod
     onnx.checker.check_model(made, full_check=True)
 
 
+def test_unsigned_weights_are_convolved_without_being_cut_off_on_this_processor() -> None:
+    """That is why their steps need not be coarser: 64 products of 255 by 255 would overflow 16 bits by far."""
+    drawn = np.random.default_rng(0)
+    pixels, weight = (255 * drawn.integers(0, 2, shape) for shape in ((1, 64, 9, 9), (96, 64, 3, 3)))
+    constants = {"weight": weight, "zero": np.array(7), "middle": np.array(128)}
+    convolution = onnx.helper.make_graph(
+        [onnx.helper.make_node("ConvInteger", [INPUT_NAME, *constants], ["sums"])],
+        "convolution",
+        [onnx.helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.UINT8, pixels.shape)],
+        [onnx.helper.make_tensor_value_info("sums", onnx.TensorProto.INT32, None)],
+        [onnx.numpy_helper.from_array(value.astype(np.uint8), name) for name, value in constants.items()],
+    )
+    given = answers(onnx.helper.make_model(convolution, ir_version=8), pixels.astype(np.uint8))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels - 7, (3, 3), axis=(2, 3))
+    np.testing.assert_array_equal(given, np.einsum("nchwij,ocij->nohw", windows, weight - 128))
+
+
 @pytest.mark.parametrize("base", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_hybrid_medium"])
 def test_dynamic_bytes_answer_like_float32_whatever_the_range_of_an_image(base: str) -> None:
     bundle = settled_bundle(compose(base, alpha=0.25, resolution=32, stride="small", classes=5))

@@ -15,7 +15,7 @@ from mobilenets.errors import CheckError, GateError, UsageError
 from mobilenets.export import GateImages, Limits, artifact, export, formats
 from mobilenets.export.gate import gates_of, reference_logits
 from mobilenets.export.outside import CONVERTERS
-from mobilenets.records import Gate
+from mobilenets.records import Format, Gate
 from mobilenets.runtime import open_artifact, read_artifact
 
 # Every file that may be made; int8 has tests of its own below, for what breaks it is its calibration.
@@ -148,11 +148,13 @@ def test_int8_calibrated_on_the_wrong_images_is_caught(tmp_path: Path, bundle: B
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("format", ["onnx", "executorch"])
 def test_int8_of_a_network_that_answers_with_no_number_is_refused(
-    tmp_path: Path, bundle: Bundle, images: GateImages
+    format: Format, tmp_path: Path, bundle: Bundle, images: GateImages
 ) -> None:
+    odd, pixels = _not_a_number(bundle), images.images
     with pytest.raises(CheckError, match="no number"):
-        export(_not_a_number(bundle), tmp_path / "int8", images=images, precision="int8", calibration=images.images)
+        export(odd, tmp_path / "int8", images=images, format=format, precision="int8", calibration=pixels)
     assert list(tmp_path.iterdir()) == []
 
 

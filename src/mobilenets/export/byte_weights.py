@@ -75,7 +75,8 @@ def _measured(made: Model, value: str) -> tuple[str, str, str]:
 def _multiply_bytes(made: Model, node: Any, given: str, step: str, zero: str) -> None:
     """In place of a convolution or a matrix product: the product of bytes, int32, times both steps, plus the bias."""
     name, weight, bias = node.name, node.input[1], node.input[2]
-    small, steps = _as_bytes(made, weight, in_pairs=True)
+    # Products of unsigned weights, which convolutions have, are added in 32 bits everywhere (`int8.weights`).
+    small, steps = _as_bytes(made, weight, in_pairs=node.op_type == "Gemm")
     attributes = made.attributes(node)
     made.nodes.remove(node)
     if node.op_type == "Conv":

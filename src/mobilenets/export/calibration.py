@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import CheckError, UsageError
 
-__all__ = ["LEAST_HELD", "MOST_FLOAT", "MOST_HELD", "check_calibration", "held_back"]
+__all__ = ["LEAST_HELD", "MOST_FLOAT", "MOST_HELD", "check_answers", "check_calibration", "held_back"]
 
 HELD: Final = 0.25  # share of the calibration images that judge, and do not calibrate
 LEAST_HELD: Final = 8  # fewer images tell nothing
@@ -28,6 +28,24 @@ def check_calibration(images: NDArray[np.uint8]) -> None:
             "int8 without calibration images",
             wanted="some hundred prepared training images, from which value ranges are read",
             do="give the data set the model was trained on (--data)",
+        )
+
+
+def check_answers(logits: NDArray[np.float32], *, name: str) -> None:
+    """Refuse int8 of a network without answers in float32.
+
+    Args:
+        logits: of some calibration images, (N, classes).
+        name: of the network.
+
+    Raises:
+        CheckError: one is infinite or no number.
+    """
+    if not np.isfinite(logits).all():
+        raise CheckError(
+            f"{name} answers with what is no number, in float32",
+            wanted="finite logits",
+            do="see where it begins (mobilenets diagnose), or take an earlier bundle of its training",
         )
 
 

@@ -23,8 +23,8 @@ from ..bundle import Bundle
 from ..errors import CheckError, MissingExtraError, UsageError
 from ..progress import say
 from ..records import Artifact, Format
-from .calibration import MOST_FLOAT, check_calibration, held_back
-from .gate import Limits
+from .calibration import MOST_FLOAT, check_answers, check_calibration, held_back
+from .gate import Limits, reference_logits
 from .torch_program import to_program
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
 
 # The Python of an environment that has the converters, for those who do not want them beside their other packages.
 CONVERTER_VARIABLE: Final = "MOBILENETS_CONVERTER_PYTHON"
+FEW: Final = 16  # images that show whether a network answers at all
 PATIENCE_SECONDS: Final = 3600.0  # importing and lowering the largest network takes minutes on a small machine
 
 
@@ -97,9 +98,10 @@ def to_executorch_int8(bundle: Bundle, *, facts: Mapping[str, str], images: NDAr
 
     Raises:
         UsageError: there are no images.
-        MissingExtraError, CheckError: as `to_executorch`.
+        MissingExtraError, CheckError: as `to_executorch`, or the network answers in float32 with what is no number.
     """
     check_calibration(images)
+    check_answers(reference_logits(bundle, images[:FEW]), name=bundle.spec.name)
     judging = held_back(len(images))
     with tempfile.TemporaryDirectory() as work:
         seen, held, trials = (Path(work) / name for name in ("seen.npy", "held.npy", "trials.json"))

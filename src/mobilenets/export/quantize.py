@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import CheckError, MissingExtraError, UsageError
+from ..errors import MissingExtraError, UsageError
 from ..progress import say
-from .calibration import MOST_FLOAT, MOST_HELD, check_calibration, held_back
+from .calibration import MOST_FLOAT, MOST_HELD, check_answers, check_calibration, held_back
 from .gate import Limits
 from .int8 import (
     Kernels,
@@ -102,12 +102,7 @@ def quantize(
         raise UsageError(f"calibration {calibration!r}", wanted=", ".join(get_args(Calibrate)), do="use one")
     check_calibration(images)
     graph = to_onnx(bundle.spec, bundle.tensors, bundle.preprocess)
-    if not np.isfinite(_answers(graph, images[:BATCH])).all():
-        raise CheckError(
-            f"{bundle.spec.name} answers with what is no number, in float32",
-            wanted="finite logits",
-            do="see where it begins (mobilenets diagnose), or take an earlier bundle of its training",
-        )
+    check_answers(_answers(graph, images[:BATCH]), name=bundle.spec.name)
     proto = prepared(graph, bundle.preprocess, kernels=kernels)
     trained = trained_ranges(bundle) if calibration == "auto" else None
     if trained is not None:

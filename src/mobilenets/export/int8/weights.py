@@ -30,7 +30,7 @@ def weight_steps(weight: NDArray[np.float32], *, in_pairs: bool) -> NDArray[np.f
     Args:
         weight: (out, in, ...).
         in_pairs: products are added in pairs of neighbouring inputs: in matrices and convolutions, but not in depthwise
-            ones, nor where the arithmetic is float32.
+            ones, nor where the weights are unsigned or the arithmetic is float32.
     """
     # A filter a row, as engines lay it out: tap by tap, input channels innermost.
     rows = np.moveaxis(weight, 1, -1).reshape(len(weight), -1).astype(np.float32)
