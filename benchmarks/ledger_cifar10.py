@@ -1,11 +1,12 @@
 """The ledger on trained networks: what each step brought, and start against end in accuracy, size and speed.
 
-python benchmarks/ledger_cifar10.py CIFAR BUNDLE... [--threads N] [--seconds S] [--out DIR] [options of compress]
+python benchmarks/ledger_cifar10.py CIFAR BUNDLE... [--epochs E[,E...]] [--threads N] [--seconds S] [--out DIR] ...
 
 CIFAR has train/ and test/ with one folder of images per class (or is a data set's name); the BUNDLEs were trained on
-it. Options beyond these go to `mobilenets compress`; without a bound among them it is half of the mult-adds. The
-artifacts at the start and at the end are then judged on all of test/ and timed in turn in one run, each in a process
-of its own. With an --out that holds parts of the same run, these are not made again.
+it. --epochs is one number for all of them, or one for each. Options beyond these go to `mobilenets compress`; without a
+bound among them it is half of the mult-adds. The artifacts at the start and at the end are then judged on all of test/
+and timed in turn in one run, each in a process of its own. With an --out that holds parts of the same run, these are
+not made again.
 """
 
 import argparse
@@ -78,15 +79,20 @@ def main() -> None:
     )
     parser.add_argument("data")
     parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--epochs", help="of each training; compress's own default where it is not given")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--out", type=Path)
     given, more = parser.parse_known_args()
     bound = [] if any(word.partition("=")[0] in BOUNDS for word in more) else ["--mult-adds", "0.5x"]
     options = [*bound, *more, "--threads", str(given.threads)]
+    epochs = given.epochs.split(",") if given.epochs else [None]
+    if len(epochs) == 1:
+        epochs *= len(given.bundles)
     with tempfile.TemporaryDirectory() as folder:
-        for bundle in given.bundles:
-            one(bundle, given, options, given.out or Path(folder))
+        for bundle, length in zip(given.bundles, epochs, strict=True):
+            lasts = ["--epochs", length] if length else []
+            one(bundle, given, [*lasts, *options], given.out or Path(folder))
 
 
 if __name__ == "__main__":
