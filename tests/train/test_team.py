@@ -103,6 +103,7 @@ team.leave()
 """
 
 
+@pytest.mark.slow  # three processes that import torch
 def test_two_processes_learn_independent_labels_as_one_does(tmp_path: Path) -> None:
     curves = {}
     for world in (1, 2):
