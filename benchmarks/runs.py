@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -71,6 +72,8 @@ def linked(source: Path, out: Path, *, images: int, validation: int = 0) -> Path
     """
     if out.exists():
         return out
+    begun = out.with_name(f"{out.name}.part")  # so that what an interrupt leaves is not taken for the whole
+    shutil.rmtree(begun, ignore_errors=True)
     rng = np.random.default_rng(0)
     for folder in sorted(path for path in (source / "train").iterdir() if path.is_dir()):
         files = sorted(folder.iterdir())
@@ -78,8 +81,9 @@ def linked(source: Path, out: Path, *, images: int, validation: int = 0) -> Path
         parts = {"train": drawn[:images], "val": drawn[images : images + validation]}
         for part, indices in parts.items():
             for index in indices:
-                to = out / part / folder.name / files[index].name
+                to = begun / part / folder.name / files[index].name
                 to.parent.mkdir(parents=True, exist_ok=True)
                 to.symlink_to(files[index].resolve())
-    (out / "test").symlink_to((source / "test").resolve())
+    (begun / "test").symlink_to((source / "test").resolve())
+    begun.rename(out)
     return out
