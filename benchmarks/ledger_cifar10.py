@@ -89,10 +89,12 @@ def main() -> None:
     epochs = given.epochs.split(",") if given.epochs else [None]
     if len(epochs) == 1:
         epochs *= len(given.bundles)
+    if len(epochs) != len(given.bundles):
+        parser.error(f"--epochs has {len(epochs)} numbers for {len(given.bundles)} bundles: give one, or one for each")
     with tempfile.TemporaryDirectory() as folder:
         for bundle, length in zip(given.bundles, epochs, strict=True):
-            lasts = ["--epochs", length] if length else []
-            one(bundle, given, [*lasts, *options], given.out or Path(folder))
+            its = ["--epochs", length] if length else []
+            one(bundle, given, [*its, *options], given.out or Path(folder))
 
 
 if __name__ == "__main__":
