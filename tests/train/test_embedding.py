@@ -133,6 +133,7 @@ def test_a_students_embedding_comes_near_the_teachers_on_images_it_has_not_seen(
     assert (told["digest"], told["embedding"], told["embedding_weight"]) == (wise.digest, "cosine", 10.0)
 
 
+@pytest.mark.slow  # two trainings
 def test_through_a_projection_images_that_are_alike_to_the_teacher_become_alike_to_the_student(
     tiny_run: ModuleType, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from mobilenets.train.elastic import Elastic, ElasticPolicy, elastic
 from train.processes import started
 from train.test_elastic import LABELS, SIDE, Pictures, table
 
+pytestmark = pytest.mark.slow  # processes that import torch, as `test_team.py` has them for every day
 POLICY = ElasticPolicy(narrowest=0.25, resolutions=(12, 16), largest=0.75)
 RECIPE = Recipe(epochs=6.0, batch_size=24, lr=0.2, precision="fp32", crop_padding=0.1)
 SCRIPT = """
@@ -152,7 +153,6 @@ def test_the_grid_is_shared_out_and_written_once_and_is_what_one_process_measure
     assert (out / "grid" / "front.png").is_file()
 
 
-@pytest.mark.slow  # three processes that import torch
 def test_torchrun_trains_all_widths_in_one_folder_and_speaks_once(data: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "wide.json", table().to_json())
     words = ["elastic", str(data), "--arch", "wide.json", "--widths", "0.5,1.0", "--resolutions", "12,16", "--probe"]

@@ -17,7 +17,7 @@ from mobilenets.nets import Network, load_tensors
 from mobilenets.weights import Imported
 from mobilenets.weights.keras import read_keras
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow]  # Keras has to make its networks first
 
 WITHIN = 1e-4  # of the logits' size
 SCRIPT = Path(__file__).with_name("keras_models.py")
