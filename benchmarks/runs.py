@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from mobilenets.files import new_folder
 
 __all__ = ["beside", "judged", "linked", "run", "trained"]
 
@@ -72,18 +73,16 @@ def linked(source: Path, out: Path, *, images: int, validation: int = 0) -> Path
     """
     if out.exists():
         return out
-    begun = out.with_name(f"{out.name}.part")  # so that what an interrupt leaves is not taken for the whole
-    shutil.rmtree(begun, ignore_errors=True)
     rng = np.random.default_rng(0)
-    for folder in sorted(path for path in (source / "train").iterdir() if path.is_dir()):
-        files = sorted(folder.iterdir())
-        drawn = rng.permutation(len(files)).tolist()
-        parts = {"train": drawn[:images], "val": drawn[images : images + validation]}
-        for part, indices in parts.items():
-            for index in indices:
-                to = begun / part / folder.name / files[index].name
-                to.parent.mkdir(parents=True, exist_ok=True)
-                to.symlink_to(files[index].resolve())
-    (begun / "test").symlink_to((source / "test").resolve())
-    begun.rename(out)
+    with new_folder(out) as begun:
+        for folder in sorted(path for path in (source / "train").iterdir() if path.is_dir()):
+            files = sorted(folder.iterdir())
+            drawn = rng.permutation(len(files)).tolist()
+            parts = {"train": drawn[:images], "val": drawn[images : images + validation]}
+            for part, indices in parts.items():
+                for index in indices:
+                    to = begun / part / folder.name / files[index].name
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    to.symlink_to(files[index].resolve())
+        (begun / "test").symlink_to((source / "test").resolve())
     return out
