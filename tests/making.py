@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobilenets.arch import ArchSpec, compose
+from mobilenets.arch import CATALOG, ArchSpec, compose
 from mobilenets.bundle import Bundle
 from mobilenets.export.outside import CONVERTER_VARIABLE, CONVERTERS, can_convert
 from mobilenets.nets import build, tensors_of
@@ -22,6 +22,8 @@ from mobilenets.train.loader import normalise
 from mobilenets.train.machine import on_threads
 
 CENTRED = (128 / 255,) * 3  # the mean of new networks
+# Rows that smaller networks have as well, many times: the time of a test goes into them, and little else.
+LARGE = ("mobilenet_v4_conv_medium", "mobilenet_v4_conv_large", "mobilenet_v4_hybrid_large")
 
 
 def patches(count: int, side: int, channels: int = 3) -> np.ndarray:
@@ -71,6 +73,12 @@ def bundle_of(base: str, *, side: int = 32, mean: tuple[float, ...] = CENTRED, *
     spec = compose(base, alpha=0.25, resolution=side, stride="small", classes=7)
     bundle = settled_bundle(msgspec.structs.replace(spec, **changes))
     return replace(bundle, preprocess=msgspec.structs.replace(bundle.preprocess, mean=mean, std=(0.25,) * len(mean)))
+
+
+def catalogue(*names: str, slow: tuple[str, ...] = LARGE) -> list[Any]:
+    """Networks as a test's parameters, all of the catalogue unless named; those in `slow` are of the slow tier."""
+    marks = {name: [pytest.mark.slow] if name in slow else [] for name in names or sorted(CATALOG)}
+    return [pytest.param(name, marks=mark, id=name) for name, mark in marks.items()]
 
 
 def needs(format: Format, precision: Precision = "fp32") -> pytest.MarkDecorator:

@@ -39,9 +39,10 @@ UNTRAINED = {
 ALIKE: dict[Precision, float] = {"bf16": 0.95, "int8": 0.9, "int8-weights": 0.9, "int8-dynamic": 0.8}
 
 
-def _slow(format: Format, base: str) -> list[pytest.MarkDecorator]:
-    """Traced programs take seconds to make, lowered ones a minute: one family of the former is enough for every day."""
-    often = format not in ("pt2", *CONVERTERS) or (format == "pt2" and base == "mobilenet_v3_small")
+def _slow(format: Format, precision: Precision, base: str) -> list[pytest.MarkDecorator]:
+    """Traced programs and some int8 take seconds to make: one family for every day. Lowered ones take a minute."""
+    seconds = format == "pt2" or (format == "openvino" and precision == "int8")
+    often = format not in CONVERTERS and (base == "mobilenet_v3_small" or not seconds)
     return [] if often else [pytest.mark.slow]
 
 
@@ -73,7 +74,7 @@ def _exported(base: str, folder: Path, *, format: Format, precision: Precision, 
 @pytest.mark.parametrize(
     ("format", "precision", "base"),
     [
-        pytest.param(*pair, base, marks=[needs(*pair), *_slow(pair[0], base)], id="-".join((*pair, base)))
+        pytest.param(*pair, base, marks=[needs(*pair), *_slow(*pair, base)], id="-".join((*pair, base)))
         for pair in FORMATS
         for base in FAMILIES
     ],

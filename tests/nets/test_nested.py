@@ -4,13 +4,12 @@ import msgspec
 import pytest
 import torch
 
+from making import catalogue
 from mobilenets.arch import CATALOG, VARIANTS, ArchSpec, ClassifierHead, ConvRow, Norm, compose, find, with_channels
 from mobilenets.arch.narrower import distinct_widths, narrower, width_of
 from mobilenets.errors import SpecError
 from mobilenets.nets import build, tensors_of
 from mobilenets.nets.nested import hollow, places_in
-
-BASES = (*CATALOG, *VARIANTS)
 
 
 def table(*widths: int) -> ArchSpec:
@@ -24,7 +23,7 @@ def table(*widths: int) -> ArchSpec:
     )
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", catalogue(*CATALOG, *VARIANTS))
 @pytest.mark.parametrize("widest", [1.0, 1.4])
 def test_every_width_of_a_family_lies_inside_the_widest(base: str, widest: float) -> None:
     wide = compose(base, alpha=widest, classes=7)
