@@ -1,10 +1,10 @@
-"""What our own layers are worth in a training step in bfloat16 on a CPU: each left out in turn.
+"""What our own layers are worth in a training step on a CPU: each left out in turn.
 
-python benchmarks/train_step.py [MODEL ...] [--steps N] [--threads T]
+python benchmarks/train_step.py [MODEL ...] [--precision bf16|fp32] [--steps N] [--threads T]
 
 One process; steps of 128 images of 32 pixels on one network, with all of our layers, and with one of them as PyTorch
-has it: norm and activation (`nets/norm_act.py`), the backward pass of depthwise convolutions (`nets/depthwise.py`).
-Steps take turns; processor time is compared, which other work disturbs less than the clock.
+has it: norm and activation (`nets/norm_act.py`; ours is for bfloat16), the backward pass of depthwise convolutions
+(`nets/depthwise.py`). Steps take turns; processor time is compared, which other work disturbs less than the clock.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from mobilenets.train.machine import keep_freed_memory, lower_precision
 
 BATCH, SIDE = 128, 32
 WARM_UP = 2  # turns
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 WITHOUT = {
@@ -33,7 +34,7 @@ WITHOUT = {
 }
 
 
-def seconds_of(model: str, steps: int) -> tuple[dict[str, list[float]], dict]:
+def seconds_of(model: str, steps: int, dtype: torch.dtype) -> tuple[dict[str, list[float]], dict]:
     spec = spec_for(model, native_side=SIDE, classes=10)
     torch.manual_seed(0)
     network = nets.build(spec).to(memory_format=torch.channels_last).train()
@@ -45,7 +46,7 @@ def seconds_of(model: str, steps: int) -> tuple[dict[str, list[float]], dict]:
         for name, without in WITHOUT.items():
             with without:
                 begun = time.process_time()
-                with lower_precision(torch.bfloat16, torch.device("cpu")):
+                with lower_precision(dtype, torch.device("cpu")):
                     logits = network(images)
                 torch.nn.functional.cross_entropy(logits.float(), targets).backward()
                 optimizer.step()
@@ -58,18 +59,20 @@ def seconds_of(model: str, steps: int) -> tuple[dict[str, list[float]], dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(given.threads)
     for model in given.models or NETWORKS:
-        found, about = seconds_of(model, given.steps)
+        found, about = seconds_of(model, given.steps, PRECISIONS[given.precision])
         middle = {name: statistics.median(values) for name, values in found.items()}
         append(
             "train_step",
             {
                 **about,
+                "precision": given.precision,
                 "batch": BATCH,
                 "threads": given.threads,
                 "steps": given.steps,

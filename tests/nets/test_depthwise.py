@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobilenets.nets import depthwise
 from mobilenets.nets.depthwise import DepthwiseConv2d, depthwise_conv2d
 
 CHANNELS = 19
@@ -31,6 +32,13 @@ SHAPES = [
     (5, 2, 2, 2, 2),
     (7, 1, 3, 2, 1),
     (1, 1, 0, 4, 4),
+    # kernels wider than the map
+    (3, 1, 1, 1, 1),
+    (3, 1, 1, 2, 9),
+    (3, 2, 1, 2, 1),
+    (5, 1, 2, 4, 4),
+    (5, 2, 2, 9, 3),
+    (7, 1, 3, 6, 5),
 ]
 
 
@@ -83,6 +91,24 @@ def test_gradients_match_float64_for_every_kernel_stride_and_size(
     for value, expected in zip(mine, exact, strict=True):
         assert value.dtype == dtype
         assert _error(value, expected) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_no_weight_gradient_is_asked_of_the_stock_kernel_on_a_map_narrower_than_it(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock, seen = depthwise._stock_gradients, []
+
+    def watched(grad: Tensor, inputs: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        if rest[-1] == (False, True):
+            seen.append((min(inputs.shape[2:]), max(weight.shape[2:])))
+        return stock(grad, inputs, weight, *rest)
+
+    monkeypatch.setattr(depthwise, "_stock_gradients", watched)
+    for kernel, stride, padding, height, width in SHAPES:
+        _gradients(depthwise_conv2d, *_example(dtype, kernel, height, width), stride, padding)
+    assert len(seen) >= len(SHAPES)
+    assert all(side >= kernel for side, kernel in seen)
 
 
 def test_one_strided_gradient_leaves_nothing_behind_for_the_next() -> None:
