@@ -186,6 +186,15 @@ def test_each_cause_is_told_from_its_numbers(changes: dict, cause: str, diagnosi
     assert cause in told
 
 
+def test_a_network_is_not_called_too_small_after_a_few_passes(diagnosis: Diagnosis) -> None:
+    accuracy = msgspec.structs.replace(diagnosis.measured.accuracy, top1=0.7, top1_low=0.6, top1_high=0.78)
+    for passes, cause in ((2, "trained too short"), (20, "network too small")):
+        curve = (msgspec.structs.replace(row(passes, 1.2, 70), step=700),)
+        measured = msgspec.structs.replace(diagnosis.measured, accuracy=accuracy, train_top1=0.72, curve=curve)
+        told = {finding.cause for finding in findings_of(measured)}
+        assert told & {"trained too short", "network too small"} == {cause}
+
+
 def test_two_classes_taken_for_each_other_are_named(diagnosis: Diagnosis) -> None:
     matrix = ((40, 0, 0), (0, 25, 15), (0, 0, 40))
     accuracy = msgspec.structs.replace(diagnosis.measured.accuracy, confusion=matrix)

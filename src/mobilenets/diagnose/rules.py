@@ -17,6 +17,7 @@ DEAD = 0.25  # of a row's channels
 UNEVEN = 1000.0  # between the rows' largest and smallest gradient, relative to their weights
 MISCALIBRATED = 0.10
 FEW_STEPS = 300
+FEW_PASSES = 5
 RARE = 3.0  # times that the largest class has more images than the smallest
 WAITS = 0.2  # of a step
 BETTER = 0.03  # accuracy that another way of feeding must bring
@@ -44,11 +45,15 @@ def _rate_too_high(m: Measured) -> Finding | None:
 
 
 def _too_short(m: Measured) -> Finding | None:
-    if m.curve and m.curve[-1].step < FEW_STEPS and m.train_top1 < LOW_TRAINING:
+    if m.curve and m.train_top1 < LOW_TRAINING:
         last = m.curve[-1]
         told = f"training made {last.step} steps, {last.epoch:g} passes over the images"
-        remedy = "train longer, or with smaller batches: more steps in the same passes"
-        return Finding(cause="trained too short", sure="likely", evidence=told, remedy=remedy)
+        if last.step < FEW_STEPS:
+            remedy = "train longer, or with smaller batches: more steps in the same passes"
+            return Finding(cause="trained too short", sure="likely", evidence=told, remedy=remedy)
+        if last.epoch < FEW_PASSES:
+            told += f", and even of those only {100 * m.train_top1:.1f} % are right"
+            return Finding(cause="trained too short", sure="possible", evidence=told, remedy="train longer")
     if len(m.curve) < 4:
         return None
     top1 = [row.goal for row in m.curve]
