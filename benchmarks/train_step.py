@@ -4,7 +4,8 @@ python benchmarks/train_step.py [MODEL ...] [--precision bf16|fp32] [--steps N] 
 
 One process; steps of 128 images of 32 pixels on one network, with all of our layers, and with one of them as PyTorch
 has it: norm and activation (`nets/norm_act.py`; ours is for bfloat16), the backward pass of depthwise convolutions
-(`nets/depthwise.py`). Steps take turns; processor time is compared, which other work disturbs less than the clock.
+(`nets/depthwise.py`), the weight gradient of pointwise ones (`nets/pointwise.py`; ours is for float32). Steps take
+turns; processor time is compared, which other work disturbs less than the clock.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from rows import NETWORKS, append
 
 from mobilenets import nets
 from mobilenets.arch import cost
-from mobilenets.nets import depthwise, parts
+from mobilenets.nets import depthwise, parts, pointwise
 from mobilenets.train.choose import spec_for
 from mobilenets.train.machine import keep_freed_memory, lower_precision
 
@@ -31,6 +32,7 @@ WITHOUT = {
     "all": contextlib.nullcontext(),
     "norm_act": mock.patch.object(parts, "norm_act", lambda inputs, norm, act: act(norm(inputs))),
     "depthwise": mock.patch.object(depthwise, "_has_fast_backward", return_value=False),
+    "pointwise": mock.patch.object(pointwise, "_is_fast", return_value=False),
 }
 
 

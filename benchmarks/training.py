@@ -53,7 +53,7 @@ def stock_network(model: str):
 
     def plain(module: nn.Module) -> None:
         for name, child in module.named_children():
-            if isinstance(child, nets.DepthwiseConv2d):
+            if isinstance(child, nets.DepthwiseConv2d | nets.PointwiseConv2d):
                 made = nn.Conv2d(
                     child.in_channels,
                     child.out_channels,

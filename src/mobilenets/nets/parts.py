@@ -14,6 +14,7 @@ from ..arch.spec import Norm, Padding
 from ..errors import SpecError
 from .depthwise import DepthwiseConv2d
 from .norm_act import norm_act
+from .pointwise import PointwiseConv2d
 
 __all__ = ["ConvNormAct", "LayerScale", "MultiQueryAttention", "SqueezeExcite", "activation"]
 
@@ -81,6 +82,8 @@ class ConvNormAct(nn.Module):
                 dilation=layer.dilation,
                 bias=layer.bias,
             )
+        elif layer.kernel == 1 and layer.stride == 1 and layer.groups == 1:
+            self.conv = PointwiseConv2d(layer.in_channels, layer.out_channels, bias=layer.bias)
         else:
             self.conv = nn.Conv2d(
                 layer.in_channels,
