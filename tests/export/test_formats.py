@@ -42,7 +42,7 @@ ALIKE: dict[Precision, float] = {"bf16": 0.95, "int8": 0.9, "int8-weights": 0.9,
 def _slow(format: Format, precision: Precision, base: str) -> list[pytest.MarkDecorator]:
     """Traced programs and some int8 take seconds to make: one family for every day. Lowered ones take a minute."""
     seconds = format == "pt2" or (format == "openvino" and precision == "int8")
-    often = format not in CONVERTERS and (base == "mobilenet_v3_small" or not seconds)
+    often = format not in CONVERTERS and (not seconds or (base == "mobilenet_v3_small" and precision != "bf16"))
     return [] if often else [pytest.mark.slow]
 
 

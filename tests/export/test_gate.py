@@ -19,11 +19,11 @@ from mobilenets.records import Format, Gate
 from mobilenets.runtime import open_artifact, read_artifact
 
 # Every file that may be made; int8 has tests of its own below, for what breaks it is its calibration.
-# Converters of other makers take up to a minute, a traced program some seconds: one precision of it is for every day.
+# Converters of other makers take up to a minute, a traced program some seconds.
 PAIRS = [
     pytest.param(
         pair,
-        marks=[needs(*pair), *([pytest.mark.slow] if pair[0] in CONVERTERS or pair == ("pt2", "bf16") else [])],
+        marks=[needs(*pair), *([pytest.mark.slow] if pair[0] in ("pt2", *CONVERTERS) else [])],
         id="-".join(pair),
     )
     for pair in formats.FORMATS

@@ -28,7 +28,7 @@ from mobilenets.export.onnx_graph import INPUT_NAME, to_onnx
 from mobilenets.export.quantize import quantize
 from mobilenets.records import Format
 
-FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mobilenet_v4_conv_small")
+FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_conv_small")
 
 
 def answers(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:

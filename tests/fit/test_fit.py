@@ -66,6 +66,7 @@ def test_a_fit_delivers_a_model_within_the_budget_with_proof(photos: Path, tmp_p
     assert again == report
 
 
+@pytest.mark.slow  # half a minute; test_elastic.py and the fit above are for every day
 def test_an_elastic_fit_trains_once_and_delivers_the_best_slice(photos: Path, tmp_path: Path) -> None:
     budget = Budget(mult_adds_m=2.0, threads=1)
     choice = {"families": ("mobilenet_v2",), "alphas": (0.1, 0.2), "resolutions": (16, 12), "seconds": 10.0}

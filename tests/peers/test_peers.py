@@ -59,7 +59,12 @@ def test_networks_that_nobody_else_has_have_no_peers(v3: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "way", ["eager", "channels_last", "bf16", "onnxruntime", pytest.param("compile", marks=pytest.mark.slow)]
+    "way",
+    [
+        "eager",
+        "onnxruntime",
+        *(pytest.param(way, marks=pytest.mark.slow) for way in ("channels_last", "bf16", "compile")),
+    ],
 )
 def test_every_way_of_running_a_peer_answers_alike(way: str, v3: Path) -> None:
     for entry in peers_of(read_artifact(v3)[0]):
@@ -80,6 +85,7 @@ def test_a_peer_reads_files_as_well(v3: Path, tmp_path: Path) -> None:
     assert latency.median_ms > 0
 
 
+@pytest.mark.slow  # five processes that import torch
 def test_bench_puts_peers_beside_the_artifact(v3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mobilenets.peers.models._can", lambda way: way in ("eager", "channels_last"))
     arguments = [str(v3), "--peers", "--seconds", "0.1", "--threads", "1", "--csv", str(tmp_path / "speed.csv")]

@@ -36,7 +36,6 @@ FAST = [
     "tf_mobilenetv3_small_minimal_100",
     "mobilenetv4_conv_small",
     "mobilenetv4_conv_small_050",
-    "mobilenetv4_conv_medium",
     "mobilenetv4_hybrid_medium",
 ]
 
