@@ -7,40 +7,20 @@ TEACHER_BUNDLE knows CIFAR-10 (`mobilenets train mobilenet_v1 CIFAR_FOLDER`). St
 seed and as many epochs; all of test/ judges the weights at the end. With --out, what is there is not trained again.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 from rows import append
-from runs import beside, judged, trained
+from runs import beside, judged, student_and_control, student_arguments
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cifar", type=Path)
-    parser.add_argument("teacher", type=Path)
-    parser.add_argument("--student", default="mobilenet_v1_0.25")
-    parser.add_argument("--epochs", default="12")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser = student_arguments(__doc__, student="mobilenet_v1_0.25", epochs="12", seeds="0,1,2")
     parser.add_argument("--temperature", default="4")
     parser.add_argument("--teacher-weight", default="0.9")
-    parser.add_argument("--set", action="append", default=[], help="one field of the recipe, for all trainings")
-    parser.add_argument("--out", type=Path, help="keep the runs here")
     given = parser.parse_args()
-    taught = ["--teacher", str(given.teacher.resolve()), "--temperature", given.temperature]
-    taught += ["--teacher-weight", given.teacher_weight]
+    data = str(given.cifar.resolve())
+    lesson = ["--temperature", given.temperature, "--teacher-weight", given.teacher_weight]
     found: dict[str, list[dict]] = {"alone": [], "taught": []}
-    with tempfile.TemporaryDirectory() as folder:
-        root = (given.out or Path(folder)).resolve()
-        data = str(given.cifar.resolve())
-        words = ["train", given.student, data, "--epochs", given.epochs]
-        words += [word for field in given.set for word in ("--set", field)]
-        for seed in given.seeds.split(","):
-            for name, more in (("alone", []), ("taught", taught)):
-                out = root / f"{name}-{seed}"
-                told = trained(out, *words, "--seed", seed, *more)
-                found[name].append({**judged(out / "last", data), "seconds": round(told["seconds"], 1)})
-        teacher = judged(given.teacher, data)
+    for name, out, told in student_and_control(given, *lesson):
+        found[name].append({**judged(out / "last", data), "seconds": round(told["seconds"], 1)})
     append(
         "distil_cifar10",
         {
@@ -49,7 +29,7 @@ def main() -> None:
             "recipe_fields": given.set,
             "temperature": float(given.temperature),
             "teacher_weight": float(given.teacher_weight),
-            "teacher": teacher,
+            "teacher": judged(given.teacher, data),
             **beside(found["taught"], found["alone"], names=("taught", "alone")),
         },
     )

@@ -10,23 +10,23 @@ network itself, "index" with the training images embedded by the teacher, as in 
 search is right where the two images are of one class. With --out, what is there is not trained again.
 """
 
-import argparse
 import statistics
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from rows import append
-from runs import judged, trained
+from runs import judged, student_and_control, student_arguments
 
 from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.data import Dataset, open_dataset, prepared
 from mobilenets.data.summary import SplitName
 from mobilenets.nets import build, load_tensors
 from mobilenets.train import forward_all
+from mobilenets.train.choose import spec_for
+from mobilenets.train.distil import embedding_width
 
+SIDE = 32
 BLOCK = 1000  # queries at a time
 
 
@@ -41,49 +41,41 @@ def embedded(bundle: Bundle, dataset: Dataset, split: SplitName) -> tuple[torch.
     return F.normalize(torch.from_numpy(vectors), dim=1), images.targets
 
 
-def found(queries: torch.Tensor, index: torch.Tensor) -> np.ndarray:
+def nearest(queries: torch.Tensor, index: torch.Tensor) -> np.ndarray:
     """Of each query the nearest of the index."""
     return np.concatenate([(part @ index.T).argmax(dim=1).numpy() for part in queries.split(BLOCK)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cifar", type=Path)
-    parser.add_argument("teacher", type=Path)
-    parser.add_argument("--student", default="mobilenet_v4_conv_small_0.5")
-    parser.add_argument("--epochs", default="4")
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--set", action="append", default=[], help="one field of the recipe, for all trainings")
-    parser.add_argument("--out", type=Path, help="keep the runs here")
+    parser = student_arguments(__doc__, student="mobilenet_v4_conv_small_0.5", epochs="4", seeds="0")
     given = parser.parse_args()
     data = str(given.cifar.resolve())
     teacher, dataset = read_bundle(given.teacher), open_dataset(given.cifar.resolve())
+    spec = spec_for(given.student, native_side=SIDE, classes=len(dataset.labels))
+    widths = embedding_width(spec), embedding_width(teacher.spec)
+    if widths[0] != widths[1]:
+        parser.error(
+            f"{spec.name} embeds in {widths[0]} numbers, {teacher.spec.name} in {widths[1]}: wanted as many, so take "
+            "a student of V3 or V4 and a teacher of the same kind"
+        )
     (index, classes), (asked, truth) = (embedded(teacher, dataset, split) for split in ("train", "test"))
 
     def right(queries: torch.Tensor, images: torch.Tensor) -> float:
-        return 100 * float((classes[found(queries, images)] == truth).mean())
+        return 100 * float((classes[nearest(queries, images)] == truth).mean())
 
-    taught = ["--teacher", str(given.teacher.resolve()), "--teacher-weight", "0", "--match", "embedding"]
     runs: dict[str, list[dict[str, float]]] = {"alone": [], "taught": []}
-    with tempfile.TemporaryDirectory() as folder:
-        root = (given.out or Path(folder)).resolve()
-        words = ["train", given.student, data, "--epochs", given.epochs]
-        words += [word for field in given.set for word in ("--set", field)]
-        for seed in given.seeds.split(","):
-            for name, more in (("alone", []), ("taught", taught)):
-                out = root / f"{name}-{seed}"
-                told = trained(out, *words, "--seed", seed, *more)
-                student = read_bundle(out / "last")
-                own, queries = (embedded(student, dataset, split)[0] for split in ("train", "test"))
-                runs[name].append(
-                    {
-                        "top1": judged(out / "last", data)["top1"],
-                        "own": right(queries, own),
-                        "index": right(queries, index),
-                        "cosine": float((queries * asked).sum(dim=1).mean()),
-                        "seconds": round(told["seconds"], 1),
-                    }
-                )
+    for name, out, told in student_and_control(given, "--teacher-weight", "0", "--match", "embedding"):
+        student = read_bundle(out / "last")
+        own, queries = (embedded(student, dataset, split)[0] for split in ("train", "test"))
+        runs[name].append(
+            {
+                "top1": judged(out / "last", data)["top1"],
+                "own": right(queries, own),
+                "index": right(queries, index),
+                "cosine": float((queries * asked).sum(dim=1).mean()),
+                "seconds": round(told["seconds"], 1),
+            }
+        )
     append(
         "embedding_cifar10",
         {

@@ -1,20 +1,22 @@
 """Verbs as processes, with what they cost; and data sets as folders of links. Shared by the long benchmarks."""
 
+import argparse
 import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mobilenets.files import new_folder
 
-__all__ = ["beside", "judged", "linked", "run", "trained"]
+__all__ = ["beside", "judged", "linked", "run", "student_and_control", "student_arguments", "trained"]
 
 
 def run(*words: str, environment: Mapping[str, str] | None = None) -> tuple[dict, float]:
@@ -41,6 +43,37 @@ def trained(out: Path, *words: str) -> dict:
         facts |= {"rows": said["rows"], "cut_off_before": bool(resume)}
         told.write_text(json.dumps(facts))
     return json.loads(told.read_text())
+
+
+def student_arguments(doc: str | None, *, student: str, epochs: str, seeds: str) -> argparse.ArgumentParser:
+    """What every benchmark of a teacher takes, with its defaults; for `student_and_control`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", type=Path)
+    parser.add_argument("teacher", type=Path)
+    parser.add_argument("--student", default=student)
+    parser.add_argument("--epochs", default=epochs)
+    parser.add_argument("--seeds", default=seeds)
+    parser.add_argument("--set", action="append", default=[], help="one field of the recipe, for all trainings")
+    parser.add_argument("--out", type=Path, help="keep the runs here")
+    return parser
+
+
+def student_and_control(given: argparse.Namespace, *lesson: str) -> Iterator[tuple[str, Path, dict]]:
+    """Train a student with and without its teacher, seed by seed: "alone" or "taught", its folder, what `trained` told.
+
+    Args:
+        given: of `student_arguments`.
+        lesson: more words of `train` for the one that is taught.
+    """
+    taught = ["--teacher", str(given.teacher.resolve()), *lesson]
+    words = ["train", given.student, str(given.cifar.resolve()), "--epochs", given.epochs]
+    words += [word for field in given.set for word in ("--set", field)]
+    with tempfile.TemporaryDirectory() as folder:
+        root = (given.out or Path(folder)).resolve()
+        for seed in given.seeds.split(","):
+            for name, more in (("alone", []), ("taught", taught)):
+                out = root / f"{name}-{seed}"
+                yield name, out, trained(out, *words, "--seed", seed, *more)
 
 
 def judged(bundle: Path, data: str) -> dict:
