@@ -17,6 +17,9 @@ from pathlib import Path
 from rows import append
 from runs import judged, linked, run, trained
 
+from mobilenets.arch import find, split_name
+from mobilenets.arch.narrower import narrower
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,6 +43,13 @@ def main() -> None:
         measure(given, root.resolve(), str(data))
 
 
+def of_width(arch: str, alpha: float) -> list[str]:
+    """How `train` is told which network: a full name, as mobilenet_v2_1.0_32_s16, says its width itself."""
+    says = split_name(arch)
+    full = says is not None and says.stride is not None
+    return [narrower(find(arch), alpha).name] if full else [arch, "--alpha", f"{alpha:g}"]
+
+
 def measure(given: argparse.Namespace, root: Path, data: str) -> None:
     alphas = sorted(float(word) for word in given.widths.split(","))
     recipe = ["--epochs", given.epochs, "--seed", given.seed, *(w for field in given.set for w in ("--set", field))]
@@ -47,13 +57,13 @@ def measure(given: argparse.Namespace, root: Path, data: str) -> None:
     if given.resolutions:
         shares += ["--resolutions", given.resolutions]
     # Whoever is first decodes the images for all; that is nobody's training.
-    trained(root / "warm", "train", given.arch, data, "--alpha", f"{alphas[0]:g}", "--epochs", "0.01")
+    trained(root / "warm", "train", *of_width(given.arch, alphas[0]), data, "--epochs", "0.01")
     words = ["elastic", data, "--arch", given.arch, "--widths", given.range or given.widths, *recipe, *shares]
     together = trained(root / "elastic", *words)
     alone = {}
     for alpha in alphas:
         out = root / f"alone-{alpha:g}"
-        alone[alpha] = trained(out, "train", given.arch, data, "--alpha", f"{alpha:g}", *recipe)
+        alone[alpha] = trained(out, "train", *of_width(given.arch, alpha), data, *recipe)
     widths = []
     for alpha in alphas:
         cut = root / f"slice-{alpha:g}"

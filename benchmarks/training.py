@@ -122,7 +122,7 @@ def our_steps(root: Path, model: str):
     step = 0
     for epoch in range(10**6):
         for drawn in batches.epoch(epoch):
-            learner.step(drawn, step=step, rate=0.01)
+            learner.step(drawn, step=step, rate=0.01, done=1.0)
             step += 1
             yield len(drawn.targets)
 

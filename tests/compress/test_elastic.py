@@ -24,7 +24,7 @@ from mobilenets.errors import RecipeError, UsageError
 from mobilenets.nets import build, load_tensors
 from mobilenets.nets.nested import hollow, places_in
 from mobilenets.train import Recipe
-from mobilenets.train.elastic import ElasticPolicy
+from mobilenets.train.elastic_policy import ElasticPolicy
 from mobilenets.train.loader import normalise
 from mobilenets.train.validate import bundle_logits, validate_bundle
 

@@ -31,7 +31,8 @@ from mobilenets.metrics import top_k_accuracy
 from mobilenets.nets import Network, build, load_tensors, tensors_of
 from mobilenets.runtime import open_artifact, run_batches
 from mobilenets.train import Distillation, EvalPixels, Outcome, Recipe, distil, forward_all, loop, train
-from mobilenets.train.elastic import ElasticPolicy, elastic
+from mobilenets.train.elastic import elastic
+from mobilenets.train.elastic_policy import ElasticPolicy
 from mobilenets.train.loader import normalise
 from mobilenets.train.run import train_run
 
@@ -352,7 +353,7 @@ def test_a_run_that_was_stopped_ends_bit_equal(
         def __init__(self, setting: Any) -> None:
             self._inner = Int8Aware(setting, start, inner.get("objective", loop.CrossEntropy))
             self.modules, self.identity = self._inner.modules, self._inner.identity
-            self.answering = self._inner.answering
+            self.answering, self.eligible = self._inner.answering, self._inner.eligible
 
         @property
         def told(self) -> Any:

@@ -68,7 +68,7 @@ def batch_of(made: Setting, count: int = 8) -> Batch:
     source = Source()
     pixels = source.uniform[:count, ..., : made.preprocess.channels]
     images = normalise(torch.from_numpy(pixels.copy()), made.preprocess)
-    return Batch(images, Targets(torch.from_numpy(source.targets[:count])), np.arange(count))
+    return Batch(images, Targets(torch.from_numpy(source.targets[:count])), np.arange(count), 1.0)
 
 
 def run(out: Path, tiny_run: ModuleType, objective, **changes) -> Outcome:
@@ -148,7 +148,7 @@ def test_kept_answers_of_fixed_views_are_those_that_the_teacher_gives(tiny_run: 
     assert (kept.keeps, asked.keeps) == (True, False)
     batch = batch_of(still, count=40)
     torch.testing.assert_close(kept.logits(batch), asked.logits(batch), rtol=1e-4, atol=1e-5)
-    shuffled = Batch(batch.images, batch.targets, np.arange(40)[::-1].copy())
+    shuffled = Batch(batch.images, batch.targets, np.arange(40)[::-1].copy(), 1.0)
     torch.testing.assert_close(kept.logits(shuffled), asked.logits(batch).flip(0), rtol=1e-4, atol=1e-5)
 
 

@@ -20,7 +20,9 @@ from mobilenets.nets.nested import places_in
 from mobilenets.records import Preprocess
 from mobilenets.tasks import Targets
 from mobilenets.train import Batch, Distillation, EvalPixels, Outcome, Recipe, Setting, train
-from mobilenets.train.elastic import Elastic, ElasticPolicy, elastic, with_policy
+from mobilenets.train.checkpoint import read_progress
+from mobilenets.train.elastic import Elastic, elastic
+from mobilenets.train.elastic_policy import ElasticPolicy, with_policy
 from mobilenets.train.loader import Batches, normalise
 
 SIDE = 16
@@ -83,7 +85,7 @@ def made(spec: ArchSpec, policy: ElasticPolicy, recipe: Recipe = RECIPE) -> tupl
 def batch(count: int = 16, side: int = SIDE) -> Batch:
     torch.manual_seed(1)
     images = torch.randn(count, 3, side, side).contiguous(memory_format=torch.channels_last)
-    return Batch(images, Targets(torch.arange(count) % 3), np.arange(count))
+    return Batch(images, Targets(torch.arange(count) % 3), np.arange(count), 1.0)
 
 
 def alone(wide: nn.Module, spec: ArchSpec, alpha: float) -> nn.Module:
@@ -99,7 +101,7 @@ def test_a_step_gives_the_gradients_of_networks_run_by_themselves() -> None:
     spec, data = table(), batch()
     policy = ElasticPolicy(narrowest=0.5, between=0, largest=0.75, smallest=0.5, distil=0.25)
     objective, wide = made(spec, policy)
-    first, second = objective.passes(5, count=16)
+    first, second = objective.passes(5, count=16, done=1.0)
     narrow = alone(wide, spec, 0.5)
     logits = wide(data.images[first.images])
     loss = F.cross_entropy(logits, data.targets.classes[first.images])
@@ -121,6 +123,30 @@ def test_a_step_gives_the_gradients_of_networks_run_by_themselves() -> None:
         torch.testing.assert_close(p.grad, wanted[name], rtol=1e-4, atol=1e-6)
 
 
+def test_at_first_only_the_widest_learns_and_from_all_images() -> None:
+    data = replace(batch(), done=0.49)
+    objective, wide = made(table(), ElasticPolicy(narrowest=0.25, between=2, largest=0.75))
+    (only,) = objective.passes(3, count=16, done=data.done)
+    assert (only.alpha, only.images) == (1.0, slice(0, 16))
+    assert len(objective.passes(3, count=16, done=0.5)) == 4
+    F.cross_entropy(wide(data.images), data.targets.classes).backward()
+    wanted = {name: p.grad.clone() for name, p in wide.named_parameters()}
+    wide.zero_grad(set_to_none=True)
+    objective.learn(data, step=3)
+    for name, p in wide.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[name])
+
+
+def test_the_best_weights_are_of_when_all_widths_have_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    falls = iter(np.linspace(1, 0, 100).tolist())
+    monkeypatch.setattr("mobilenets.tasks.classify.top_k_accuracy", lambda *_, **__: next(falls))
+    monkeypatch.setattr("mobilenets.train.loop.EVAL_SHARE", 1e9)  # after every epoch of 3 steps
+    run(tmp_path / "run")
+    assert read_progress(tmp_path / "run" / "checkpoint.safetensors").best_step == 9
+    run(tmp_path / "all", policy=ElasticPolicy(narrowest=0.25, resolutions=(12, 16), alone=0))
+    assert read_progress(tmp_path / "all" / "checkpoint.safetensors").best_step == 3
+
+
 @pytest.mark.parametrize("base", FAMILIES)
 def test_a_narrow_pass_adds_gradients_to_exactly_the_leading_slices(base: str) -> None:
     spec = compose(base, alpha=0.5, resolution=32, classes=3)
@@ -131,7 +157,7 @@ def test_a_narrow_pass_adds_gradients_to_exactly_the_leading_slices(base: str) -
             nn.init.uniform_(p, 0.5, 1.5)
     data = batch(4, side=32)
     torch.manual_seed(3)
-    logits = wide(data.images[objective.passes(0, count=4)[0].images])
+    logits = wide(data.images[objective.passes(0, count=4, done=1.0)[0].images])
     F.cross_entropy(logits, data.targets.classes[: len(logits)]).backward()
     before = {name: p.grad for name, p in wide.named_parameters()}
     wide.zero_grad(set_to_none=True)
@@ -150,7 +176,7 @@ def test_a_narrow_pass_adds_gradients_to_exactly_the_leading_slices(base: str) -
 def test_only_the_widest_at_its_own_resolution_moves_the_statistics() -> None:
     policy = ElasticPolicy(narrowest=0.5, inner=(), resolutions=(12, 16), between=0)
     objective, wide = made(table(), policy)
-    steps = {objective.passes(step, count=16)[0].resolution: step for step in range(20)}
+    steps = {objective.passes(step, count=16, done=1.0)[0].resolution: step for step in range(20)}
     before = {name: b.clone() for name, b in wide.named_buffers()}
     objective.learn(batch(), step=steps[12])
     assert all(torch.equal(before[name], b) for name, b in wide.named_buffers())
@@ -164,8 +190,8 @@ def test_passes_are_the_same_whenever_they_are_asked_for_and_keep_the_policy() -
     again, _ = made(table(), policy)
     inner, sides = set(), set()
     for step in range(60):
-        passes = objective.passes(step, count=16)
-        assert passes == again.passes(step, count=16)
+        passes = objective.passes(step, count=16, done=1.0)
+        assert passes == again.passes(step, count=16, done=1.0)
         assert (passes[0].alpha, passes[-1].alpha) == (1.0, 0.25)
         assert passes[1].alpha != passes[2].alpha
         assert [one.images.stop - one.images.start for one in passes] == [12, 8, 8, 4]
@@ -177,12 +203,14 @@ def test_passes_are_the_same_whenever_they_are_asked_for_and_keep_the_policy() -
     assert all(0.25 < alpha < 1.0 for alpha in inner)
     assert sides == {8, 12, 16}
     other, _ = made(table(), policy, recipe=Recipe(epochs=4.0, seed=1))
-    assert [other.passes(s, count=16) for s in range(9)] != [objective.passes(s, count=16) for s in range(9)]
+    assert [other.passes(s, count=16, done=1.0) for s in range(9)] != [
+        objective.passes(s, count=16, done=1.0) for s in range(9)
+    ]
 
 
 def test_a_list_of_widths_draws_from_the_list_only() -> None:
     objective, _ = made(table(), ElasticPolicy(narrowest=0.25, inner=(0.5, 0.75)))
-    assert {one.alpha for s in range(40) for one in objective.passes(s, count=16)[1:-1]} == {0.5, 0.75}
+    assert {one.alpha for s in range(40) for one in objective.passes(s, count=16, done=1.0)[1:-1]} == {0.5, 0.75}
 
 
 def wise() -> Bundle:
@@ -195,7 +223,7 @@ def pictures(count: int = 16) -> Batch:
     """The first training images, as the loop would hand them over."""
     source = Pictures()
     images = normalise(torch.from_numpy(source.uniform[:count].copy()), Preprocess(resolution=SIDE))
-    return Batch(images, Targets(torch.from_numpy(source.targets[:count])), np.arange(count))
+    return Batch(images, Targets(torch.from_numpy(source.targets[:count])), np.arange(count), 1.0)
 
 
 STILL = Recipe(epochs=4.0, precision="fp32", label_smoothing=0.0, mirror=False, crop_padding=0.0)
@@ -206,8 +234,8 @@ def test_a_teachers_answers_stand_beside_the_labels_for_every_width(recipe: Reci
     policy = ElasticPolicy(narrowest=0.5, between=0, resolutions=(12, 16), largest=0.75, smallest=0.5, distil=0.25)
     data, setting = pictures(), setting_of(table(), recipe)
     objective = Elastic(setting, policy, teacher=wise(), how=Distillation(temperature=3.0, weight=0.7))
-    step = next(s for s in range(40) if [p.resolution for p in objective.passes(s, count=16)] == [16, 12])
-    first, second = objective.passes(step, count=16)
+    step = next(s for s in range(40) if [p.resolution for p in objective.passes(s, count=16, done=1.0)] == [16, 12])
+    first, second = objective.passes(step, count=16, done=1.0)
     narrow = alone(setting.network, table(), 0.5)
     # With its own preprocessing, and at the resolution it has also for what the narrow network sees smaller.
     network = build(wise().spec).eval()
@@ -325,9 +353,10 @@ def test_bf16_keeps_the_weights_and_their_gradients_in_float32() -> None:
         ({"narrowest": 1.0}, "narrowest"),
         ({"inner": (0.1,)}, "inner"),
         ({"resolutions": (0,)}, "resolutions"),
+        ({"alone": 1.0}, "alone"),
         ({"between": -1}, "between"),
         ({"largest": 1.5}, "largest"),
-        ({"smallest": 0.7}, "smallest = 0.7"),
+        ({"smallest": 0.8}, "smallest = 0.8"),
         ({"middle": 0.0}, "middle"),
         ({"distil": 2.0}, "distil"),
     ],

@@ -23,7 +23,8 @@ from mobilenets.nets import Network, build, load_tensors
 from mobilenets.nets.nested import places_in
 from mobilenets.train import Batch, Distillation, Recipe, Setting, distil
 from mobilenets.train.distil import Distil, embedding_loss
-from mobilenets.train.elastic import Elastic, ElasticPolicy, check_lesson
+from mobilenets.train.elastic import Elastic, check_lesson
+from mobilenets.train.elastic_policy import ElasticPolicy
 from mobilenets.train.loader import normalise
 from mobilenets.train.teacher import Teacher
 from train import test_elastic as widths
@@ -234,8 +235,8 @@ def test_every_width_learns_a_teachers_embedding_through_leading_columns_of_one_
     data, setting = widths.pictures(), widths.setting_of(widths.table())
     objective = Elastic(setting, policy, teacher=other, how=how)
     join = objective.modules["embedding"]
-    step = next(s for s in range(40) if [p.resolution for p in objective.passes(s, count=16)] == [16, 12])
-    first, second = objective.passes(step, count=16)
+    step = next(s for s in range(40) if [p.resolution for p in objective.passes(s, count=16, done=1.0)] == [16, 12])
+    first, second = objective.passes(step, count=16, done=1.0)
     narrow = widths.alone(setting.network, widths.table(), 0.5)
     network = build(other.spec).eval()
     load_tensors(network, other.tensors)

@@ -247,7 +247,7 @@ class BreaksOnce:
         self._plain, self._network, self._at = CrossEntropy(setting), setting.network, at
         self.broke = 0
         self.modules, self.identity, self.told = {}, None, {}
-        self.answering = self._plain.answering
+        self.answering, self.eligible = self._plain.answering, self._plain.eligible
 
     def learn(self, batch: Batch, *, step: int) -> torch.Tensor:
         loss = self._plain.learn(batch, step=step)

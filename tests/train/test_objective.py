@@ -45,6 +45,9 @@ class Stateful:
     def answering(self, network: nn.Module) -> nn.Module:
         return network
 
+    def eligible(self, done: float) -> bool:
+        return True
+
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         if step == self._stop_at:
             raise KeyboardInterrupt
@@ -125,7 +128,7 @@ def test_cross_entropy_gives_the_gradients_of_the_stock_loss(tiny_run: ModuleTyp
         dtype=torch.float32,
     )
     torch.manual_seed(1)  # dropout
-    got = CrossEntropy(setting).learn(Batch(images, Targets(classes), np.arange(8)), step=0)
+    got = CrossEntropy(setting).learn(Batch(images, Targets(classes), np.arange(8), 1.0), step=0)
     gradients = [p.grad.clone() for p in network.parameters()]
     network.zero_grad()
     torch.manual_seed(1)

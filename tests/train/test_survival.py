@@ -45,7 +45,7 @@ class FailingAt:
     def __init__(self, setting: Setting, *, step: int, fail: Callable[[], object]) -> None:
         self._plain, self._at, self._fail = CrossEntropy(setting), step, fail
         self.modules, self.identity, self.told = {}, None, {}
-        self.answering = self._plain.answering
+        self.answering, self.eligible = self._plain.answering, self._plain.eligible
 
     def learn(self, batch: Batch, *, step: int) -> torch.Tensor:
         if step == self._at:

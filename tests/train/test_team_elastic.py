@@ -19,7 +19,8 @@ from mobilenets.files import write_json
 from mobilenets.records import Preprocess
 from mobilenets.tasks import Targets
 from mobilenets.train import Batch, EvalPixels, MakeObjective, Outcome, Recipe, Setting, loop, train
-from mobilenets.train.elastic import Elastic, ElasticPolicy, elastic
+from mobilenets.train.elastic import Elastic, elastic
+from mobilenets.train.elastic_policy import ElasticPolicy
 from train.processes import started
 from train.test_elastic import LABELS, SIDE, Pictures, table
 
@@ -89,7 +90,7 @@ def in_halves(setting: Setting) -> Elastic:
         losses = []
         for part in (slice(0, half), slice(half, None)):
             targets = Targets(batch.targets.classes[part])
-            losses.append(learn(Batch(batch.images[part], targets, batch.which[part]), step=step))
+            losses.append(learn(Batch(batch.images[part], targets, batch.which[part], batch.done), step=step))
         for parameter in setting.network.parameters():
             assert parameter.grad is not None
             parameter.grad /= 2

@@ -73,8 +73,8 @@ def command(
     """Train one set of weights that works at every width and resolution of a range.
 
     DATA is a folder with one folder of images per class (or with train/ and val/ of that kind), or a name: digits,
-    cifar10. Each step trains the widest network, the narrowest and one between, each on a part of the batch; the
-    narrower ones also learn from what the widest says.
+    cifar10. The widest network learns alone at first. Then each step trains it, the narrowest and one between, each on
+    a part of the batch; the narrower ones also learn from what the widest says.
 
     \b
     Every width from a quarter to the paper's, at three resolutions:
@@ -96,9 +96,10 @@ def command(
     On several processors or machines (batches are shared out, all draw the same widths, each measures a share):
         torchrun --nproc-per-node 2 -m mobilenets elastic cifar10 --arch mobilenet_v2 --batch-size 256
 
-    Fields of the policy, with their defaults: largest=0.6, smallest=0.5, middle=0.5 (shares of the batch that the
-    widest, the narrowest and each width between learn from), between=1 (widths between in a step), distil=1.0 (weight
-    of the widest's answers against the labels, times how sure it is of the right classes).
+    Fields of the policy, with their defaults: alone=0.5 (part of the training, at its start, in which only the widest
+    learns), largest=0.7, smallest=0.6, middle=0.6 (shares of the batch that the widest, the narrowest and each width
+    between learn from after that), between=1 (widths between in a step), distil=1.0 (weight of the widest's answers
+    against the labels, times how sure it is of the right classes).
 
     The folder runs/elastic/NAME then holds what `mobilenets train` leaves, and grid.csv, grid.json and front.png:
     accuracy on the validation images against mult-adds.
@@ -106,7 +107,7 @@ def command(
     from ..compress.elastic import policy_for, train_elastic
     from ..runs import run_name
     from ..train import Tuning
-    from ..train.elastic import with_policy
+    from ..train.elastic_policy import with_policy
 
     one_folder(out, name)
     followed = recipe_of(

@@ -22,7 +22,8 @@ from ..metrics import wilson_interval
 from ..records import only_classifiers
 from ..train import Distillation, Outcome, Recipe, Tuning, check_teacher
 from ..train.choose import native_side, spec_for, store_side
-from ..train.elastic import ElasticPolicy, check_lesson, check_policy, elastic
+from ..train.elastic import check_lesson, elastic
+from ..train.elastic_policy import ElasticPolicy, check_policy
 from ..train.loop import Resume
 from ..train.run import train_run
 from ..train.team import ALONE, Team, join_team

@@ -22,7 +22,7 @@ from ..records import only_classifiers
 from ..runtime.validate import match_labels
 from ..train import Recipe, with_settings
 from ..train.choose import native_side, store_side
-from ..train.elastic import ElasticPolicy
+from ..train.elastic_policy import ElasticPolicy
 from ..train.judge import recalibrated
 from ..train.loader import Batches, normalise
 from ..train.machine import pick_device

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..metrics import top_k_accuracy
 from ..progress import say
 from ..records import Preprocess
-from ..train.elastic import ElasticPolicy
+from ..train.elastic_policy import ElasticPolicy
 from ..train.validate import bundle_logits
 from .records import Candidate
 

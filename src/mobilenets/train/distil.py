@@ -155,6 +155,10 @@ class Distil:
         """Itself."""
         return network
 
+    def eligible(self, done: float) -> bool:
+        """All of them."""
+        return True
+
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """One pass of the teacher, one of the student forward and back."""
         setting, how = self._setting, self._how

@@ -3,7 +3,10 @@
 From the sandwich rule and in-place distillation of universally slimmable networks (Yu and Huang 2019, arXiv:1903.05134,
 sections 3.2 and 3.3): each step trains the widest network, the narrowest and some between, and the narrower ones learn
 from what the widest says. There every one of four widths learns from the whole batch, which costs as much as training
-them one by one. Here each learns from a part of it, so that all together cost about as much as the widest alone.
+them one by one. Here each learns from a part of it, so that all together cost little more than the widest alone.
+And the widest learns alone at first, as in progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3.2): what
+narrow networks ask of the weights that they share would hold it up where it learns most, and they have a better start
+and a teacher that knows something.
 
 With a teacher (`distil`), its answers stand beside the labels for every width, weighed as for a network alone; what the
 widest says keeps its share of the narrower ones' loss. Its embedding stands beside them all, for it says another thing:
@@ -31,7 +34,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 
 from ..arch import ArchSpec
-from ..arch.narrower import distinct_widths, narrower, width_of
+from ..arch.narrower import distinct_widths, narrower
 from ..bundle import Bundle
 from ..errors import RecipeError, UsageError
 from ..nets import Network
@@ -40,95 +43,15 @@ from ..records import only_classifiers
 from ..tasks import TASKS, Targets
 from .augment import resized
 from .distil import Distillation, embedding_loss, embedding_width
+from .elastic_policy import ElasticPolicy, check_policy
 from .machine import lower_precision
 from .objective import Batch, MakeObjective, Setting
 from .teacher import Seen, Teacher, look
 from .update import apply_recipe
 
-__all__ = ["Elastic", "ElasticPolicy", "Pass", "check_lesson", "check_policy", "elastic", "with_policy"]
+__all__ = ["Elastic", "Pass", "check_lesson", "elastic"]
 
 ELASTIC = 3  # stream of random numbers beside those of the loader
-
-
-class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which widths and resolutions one set of weights is trained for, and what each step spends on them.
-
-    Relative to a step of the widest network alone, a step costs about `largest` + `smallest` x the narrowest's cost +
-    `between` x `middle` x the cost of a network in the middle, times what smaller images save. With the defaults, 0.25
-    to 1 and images of one size that is 1.0 to 1.1 for V1 and 1.1 to 1.2 for V2, and 0.45 to 0.51 and 0.39 to 0.42 of
-    what 0.25, 0.5, 0.75 and 1.0 cost one by one (128 images of 32 pixels, bfloat16, one CPU thread).
-
-    Raises:
-        RecipeError: naming the field that cannot be.
-    """
-
-    narrowest: float  # width multipliers, as in names: 0.25 ...
-    widest: float = 1.0
-    inner: tuple[float, ...] | None = None  # the widths between that are drawn; None: any
-    resolutions: tuple[int, ...] = ()  # pixels; each pass draws one; empty: the network's own
-    between: int = 1  # inner widths in a step
-    largest: float = 0.6  # share of the batch that the widest learns from
-    smallest: float = 0.5  # share that the narrowest learns from, taken from what the widest saw
-    middle: float = 0.5  # likewise for each inner width
-    # Weight of the widest's answers against the labels, for all narrower ones; times the probability that it gives to
-    # the right classes of those images, so that nobody learns from a widest one that knows little yet.
-    distil: float = 1.0
-
-    def __post_init__(self) -> None:
-        inner = () if self.inner is None else self.inner
-        between = f"above {self.narrowest:g} and below {self.widest:g}"
-        part = f"above 0 and at most largest = {self.largest:g}"
-        for field, ok, wanted in (
-            ("narrowest", 0 < self.narrowest < self.widest, f"above 0 and below widest = {self.widest:g}"),
-            ("inner", all(self.narrowest < alpha < self.widest for alpha in inner), between),
-            ("resolutions", all(side >= 1 for side in self.resolutions), "pixels, at least 1"),
-            ("between", self.between >= 0, "at least 0"),
-            ("largest", 0 < self.largest <= 1, "above 0 and at most 1"),
-            ("smallest", 0 < self.smallest <= self.largest, part),
-            ("middle", 0 < self.middle <= self.largest, part),
-            ("distil", 0 <= self.distil <= 1, "in [0, 1]"),
-        ):
-            if not ok:
-                raise RecipeError(f"{field} = {getattr(self, field)}", wanted=wanted, do=f"correct {field}")
-
-
-def with_policy(policy: ElasticPolicy, settings: Mapping[str, Any]) -> ElasticPolicy:
-    """The policy with some fields replaced; values may be text.
-
-    Raises:
-        RecipeError: an unknown field, or a value that cannot be.
-    """
-    try:
-        return msgspec.convert({**msgspec.to_builtins(policy), **settings}, ElasticPolicy, strict=False)
-    except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, RecipeError):
-            raise error.__cause__ from None
-        known = ", ".join(ElasticPolicy.__struct_fields__)
-        raise RecipeError(f"not a policy: {error}", wanted=f"the fields {known}", do="correct that field") from None
-
-
-def check_policy(spec: ArchSpec, policy: ElasticPolicy) -> None:
-    """Whether a table can be trained by a policy.
-
-    Raises:
-        UsageError: it is not the widest of the range, or not at the largest resolution.
-        SpecError: the narrowest width cannot be, or does not nest.
-    """
-    own = width_of(spec)
-    if policy.widest != own:
-        raise UsageError(
-            f"{spec.name} has width {own:g}, and the policy's widest is {policy.widest:g}",
-            wanted="the widest network of the range: it holds the weights of all others",
-            do=f"train a table of width {policy.widest:g}, or set widest to {own:g}",
-        )
-    if policy.resolutions and max(policy.resolutions) != spec.resolution:
-        raise UsageError(
-            f"{spec.name} is trained at {spec.resolution} pixels, and the largest resolution is "
-            f"{max(policy.resolutions)}",
-            wanted="the same: images are made at the network's resolution and shrunk to the others",
-            do=f"set the resolution to {max(policy.resolutions)}",
-        )
-    places_in(spec, narrower(spec, policy.narrowest))
 
 
 def check_lesson(how: Distillation) -> None:
@@ -237,15 +160,23 @@ class Elastic:
         """Itself."""
         return network
 
-    def passes(self, step: int, *, count: int) -> tuple[Pass, ...]:
+    def eligible(self, done: float) -> bool:
+        """None before the narrow ones learned: the best weights are those of all widths."""
+        return done > self._policy.alone
+
+    def passes(self, step: int, *, count: int, done: float) -> tuple[Pass, ...]:
         """What step `step` does with a batch of `count` images, widest first; the same whenever it is asked."""
         policy = self._policy
         rng = np.random.default_rng([self._setting.recipe.seed, ELASTIC, step])
         drawn = rng.permutation(len(self._inner))[: policy.between]
-        inner = [(self._inner[place], policy.middle) for place in drawn.tolist()]
-        seen = _images(policy.largest, count)
+        shares = [(policy.widest, policy.largest)]
+        shares += [(self._inner[place], policy.middle) for place in drawn.tolist()]
+        shares += [(policy.narrowest, policy.smallest)]
+        if done < policy.alone:
+            shares = [(policy.widest, 1.0)]
+        seen = _images(shares[0][1], count)
         made = []
-        for alpha, share in ((policy.widest, policy.largest), *inner, (policy.narrowest, policy.smallest)):
+        for alpha, share in shares:
             side = self._resolutions[int(rng.integers(len(self._resolutions)))]
             own = _images(share, count)
             begin = int(rng.integers(seen - own + 1))
@@ -254,7 +185,7 @@ class Elastic:
 
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """Each pass forward and back, one after the other. The loss is the widest network's."""
-        widest, *narrow = self.passes(step, count=len(batch.images))
+        widest, *narrow = self.passes(step, count=len(batch.images), done=batch.done)
         images, embeds = self._images_of(widest, batch), self._join is not None
         if widest.resolution == self._spec.resolution:
             # Only here running statistics move: they are the bundle's.

@@ -88,15 +88,15 @@ class Learner:
         if compiled:
             network.compile(dynamic=False)  # in place: tensors keep their names, and copies are not compiled
 
-    def step(self, drawn: Drawn, *, step: int, rate: float, small: bool = False) -> Tensor:
-        """Learn from a batch at a learning rate; the loss, on the device. `small`: from smaller images."""
+    def step(self, drawn: Drawn, *, step: int, rate: float, done: float) -> Tensor:
+        """Learn from a batch at a learning rate; the loss, on the device. `done`: see `Batch`."""
         # Random numbers of this step come from its number, so a resumed run draws what it would have drawn.
         # Processes see other images, so they draw other numbers for them.
         torch.manual_seed(self._recipe.seed * 1_000_003 + step + self._team.rank * 7_368_787)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         train_unfrozen(self._network, self._frozen)
-        loss = self.objective.learn(self._batch(drawn, step=step, small=small), step=step)
+        loss = self.objective.learn(self._batch(drawn, step=step, done=done), step=step)
         self._team.average_gradients(self._learned)
         if self._recipe.clip:
             nn.utils.clip_grad_norm_(self._learned, self._recipe.clip)
@@ -131,17 +131,17 @@ class Learner:
         self._team.average_statistics([made])
         return made
 
-    def _batch(self, drawn: Drawn, *, step: int, small: bool) -> Batch:
+    def _batch(self, drawn: Drawn, *, step: int, done: float) -> Batch:
         """On the device, normalised and augmented."""
         images = self._images(drawn, step=step)
-        if small:
+        if self._recipe.small_side < 1 and done < self._recipe.small_until:
             images = resized(images, max(1, round(self._recipe.small_side * images.shape[-1])))
         classes = drawn.targets.to(self._device, non_blocking=True)
         mixed = self._batches.mix(images, classes, step=step)
         if mixed is None:
-            return Batch(images, Targets(classes, weights=self._class_weights), drawn.which)
+            return Batch(images, Targets(classes, weights=self._class_weights), drawn.which, done)
         images, others, share = mixed
-        return Batch(images, Targets(classes, others, share, weights=self._class_weights), drawn.which)
+        return Batch(images, Targets(classes, others, share, weights=self._class_weights), drawn.which, done)
 
     def _images(self, drawn: Drawn, *, step: int) -> Tensor:
         pixels = drawn.pixels.to(self._device, non_blocking=True)

@@ -263,11 +263,10 @@ class _Run:
 
     def _step(self, drawn: Drawn) -> Tensor:
         step = self.progress.step
-        share = min(self._share(), 1.0)
-        factor = self.recipe.rate(share, epoch=step / self.batches.per_epoch)
+        done = min(self._share(), 1.0)
+        factor = self.recipe.rate(done, epoch=step / self.batches.per_epoch)
         rate = self.recipe.peak_lr * factor * self.progress.lowered
-        small = self.recipe.small_side < 1 and share < self.recipe.small_until
-        return self.learner.step(drawn, step=step, rate=rate, small=small)
+        return self.learner.step(drawn, step=step, rate=rate, done=done)
 
     def _advance(self, *, seconds: float) -> None:
         step, epoch, batch = self.progress.step + 1, self.progress.epoch, self.progress.batch + 1
@@ -328,7 +327,8 @@ class _Run:
             self.progress, rows=(*self.progress.rows, row), loss_sum=0.0, loss_count=0
         )
         self.team.say(self.progress.describe(share=self._share(), per_epoch=self.batches.per_epoch))
-        if scores[task.goal] > self.progress.best_top1:
+        eligible = self.learner.objective.eligible(min(self._share(), 1.0))
+        if eligible and scores[task.goal] > self.progress.best_top1:
             self.best = self._bundle(judged)
             self._write(self.best, "best")
             self.progress = msgspec.structs.replace(

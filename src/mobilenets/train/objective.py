@@ -32,6 +32,7 @@ class Batch:
     images: Tensor  # float32 (B, C, R, R), normalised and augmented, on the device, channels-last in memory
     targets: Targets
     which: NDArray[np.int64]  # (B,): indices of these images in the training split
+    done: float  # the part of the run that lies before them, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class Objective(Protocol):
         """What answers the validation images for the weights of `network`, in evaluation mode: itself, where it is
         used as it is; a twin that rounds as an int8 file will, where that is what is trained for."""
 
+    def eligible(self, done: float) -> bool:
+        """Whether the weights after this part of the run, in [0, 1], may be its best. Those at its end must be."""
+
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """Add the gradients of the loss on `batch` to `.grad` of all parameters, and return the loss.
 
@@ -119,6 +123,10 @@ class CrossEntropy:
     def answering(self, network: nn.Module) -> nn.Module:
         """Itself."""
         return network
+
+    def eligible(self, done: float) -> bool:
+        """All of them."""
+        return True
 
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """One pass forward and back."""

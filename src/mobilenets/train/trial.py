@@ -53,8 +53,9 @@ class Trial:
         number = len(self.warming) + len(self.seconds)
         with on_threads(self.way.threads):
             began = time.monotonic()
-            # At a rate of 0 weights stay, so that no way is measured on numbers that have run away.
-            loss = self._learner.step(self._drawn[number % len(self._drawn)], step=number, rate=0.0)
+            # At a rate of 0 weights stay, so that no way is measured on numbers that have run away. Steps at the end of
+            # a run are those that cost most.
+            loss = self._learner.step(self._drawn[number % len(self._drawn)], step=number, rate=0.0, done=1.0)
             float(loss)  # waits for the device
             return time.monotonic() - began
 

@@ -109,6 +109,10 @@ class Int8Aware:
         grid.settle(twin)
         return twin.eval()
 
+    def eligible(self, done: float) -> bool:
+        """As the other objective says."""
+        return self._inner.eligible(done)
+
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """What the other objective does, through the roundings."""
         self._grid.at(step)
