@@ -190,8 +190,8 @@ class Clock:
 
 def trials_of(clock: Clock, *costs: float) -> list[Trial]:
     def learner(cost: float) -> SimpleNamespace:
-        def step(drawn: object, *, step: int, rate: float) -> Tensor:
-            assert rate == 0
+        def step(drawn: object, *, step: int, rate: float, done: float) -> Tensor:
+            assert (rate, done) == (0, 1)
             clock.now += cost
             return torch.tensor(0.0)
 
