@@ -69,7 +69,7 @@ def trained(quarters: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("run") / "elastic"
     policy = policy_for("0.25..1.0", (12, 16))
     recipe = Recipe(
-        epochs=30.0, batch_size=16, lr=1.5, mirror=False, crop_padding=0.0, label_smoothing=0.0, precision="fp32"
+        epochs=60.0, batch_size=16, lr=1.5, mirror=False, crop_padding=0.0, label_smoothing=0.0, precision="fp32"
     )
     outcome = train_elastic(table(), quarters, recipe, policy, out=out, device="cpu")
     assert outcome.training.finished
