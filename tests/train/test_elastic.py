@@ -1,5 +1,6 @@
 """Several widths in a step: which, from which images, with which gradients, and the same after a stop."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from making import settled_bundle
 from mobilenets.arch import ArchSpec, BottleneckRow, ClassifierHead, ConvRow, Norm, compose
 from mobilenets.arch.narrower import narrower
-from mobilenets.bundle import Bundle
+from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.errors import RecipeError, SpecError, UsageError
 from mobilenets.nets import build, load_tensors, tensors_of
 from mobilenets.nets.nested import places_in
@@ -145,6 +146,27 @@ def test_the_best_weights_are_of_when_all_widths_have_learned(tmp_path: Path, mo
     assert read_progress(tmp_path / "run" / "checkpoint.safetensors").best_step == 9
     run(tmp_path / "all", policy=ElasticPolicy(narrowest=0.25, resolutions=(12, 16), alone=0))
     assert read_progress(tmp_path / "all" / "checkpoint.safetensors").best_step == 3
+
+
+def test_a_run_stopped_while_the_widest_was_alone_leaves_best_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Elastic.learn
+
+    def interrupted(self: Elastic, data: Batch, *, step: int) -> Tensor:
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return learn(self, data, step=step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Elastic, "learn", interrupted)
+        first = run(tmp_path)
+    assert not first.finished
+    assert read_bundle(tmp_path / "best").digest == first.best.digest == first.last.digest
+    resumed = run(tmp_path, resume="must")
+    assert resumed.finished
+    assert read_progress(tmp_path / "checkpoint.safetensors").best_step > 6
+    assert read_bundle(tmp_path / "best").digest == resumed.best.digest
 
 
 @pytest.mark.parametrize("base", FAMILIES)

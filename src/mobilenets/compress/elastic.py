@@ -102,7 +102,7 @@ def train_elastic(
         start: a model's name, the path of a spec's `.json`, a table (its own width is the policy's
             widest), or a bundle to go on from.
         dataset: with "train" and "val".
-        recipe: how; epochs are passes over the images, of which each width sees its share.
+        recipe: how; epochs are passes over the images, of which the widest sees the first ones alone.
         policy: which widths and resolutions.
         out: the run's folder.
         teacher: a trained network whose answers or embedding all widths learn from, as well as from the labels.

@@ -84,7 +84,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     def describe(self, *, share: float, per_epoch: int) -> str:
         """One line for a person, with how much of the run is done, in [0, 1], and steps of an epoch."""
-        text = f"{min(100, 100 * share):3.0f} %  {self.seconds:5.0f} s  epoch {self.step / per_epoch:6.2f}"
+        text = f"{100 * share:3.0f} %  {self.seconds:5.0f} s  epoch {self.step / per_epoch:6.2f}"
         if self.loss_count:
             text += f"  loss {self.loss_sum / self.loss_count:.3f}"
         return text + (f"  {self.rows[-1].goal_name} {self.rows[-1].goal:.2f} %" if self.rows else "")

@@ -4,9 +4,9 @@ From the sandwich rule and in-place distillation of universally slimmable networ
 sections 3.2 and 3.3): each step trains the widest network, the narrowest and some between, and the narrower ones learn
 from what the widest says. There every one of four widths learns from the whole batch, which costs as much as training
 them one by one. Here each learns from a part of it, so that all together cost little more than the widest alone.
-And the widest learns alone at first, as in progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3.2): what
-narrow networks ask of the weights that they share would hold it up where it learns most, and they have a better start
-and a teacher that knows something.
+And the widest learns alone for the first half, as in delayed shrinking (arXiv:2407.06167, abstract), which shortens
+progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3): what narrow networks ask of the weights that they
+share would hold it up where it learns most, and they have a better start and a teacher that knows something.
 
 With a teacher (`distil`), its answers stand beside the labels for every width, weighed as for a network alone; what the
 widest says keeps its share of the narrower ones' loss. Its embedding stands beside them all, for it says another thing:
@@ -169,11 +169,11 @@ class Elastic:
         policy = self._policy
         rng = np.random.default_rng([self._setting.recipe.seed, ELASTIC, step])
         drawn = rng.permutation(len(self._inner))[: policy.between]
-        shares = [(policy.widest, policy.largest)]
-        shares += [(self._inner[place], policy.middle) for place in drawn.tolist()]
-        shares += [(policy.narrowest, policy.smallest)]
         if done < policy.alone:
             shares = [(policy.widest, 1.0)]
+        else:
+            inner = [(self._inner[place], policy.middle) for place in drawn.tolist()]
+            shares = [(policy.widest, policy.largest), *inner, (policy.narrowest, policy.smallest)]
         seen = _images(shares[0][1], count)
         made = []
         for alpha, share in shares:

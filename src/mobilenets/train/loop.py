@@ -193,7 +193,7 @@ class _Run:
         check_identity(path, identity)
         self.progress = load_checkpoint(path, self.learner.modules, self.learner.optimizer)
         best = self.out / "best"
-        if best.exists():
+        if self.progress.best_step >= 0 and best.exists():
             self.best = read_bundle(best)
         self.team.say(f"going on from step {self.progress.step}, after {self.progress.seconds:.0f} s of training")
 
@@ -256,14 +256,15 @@ class _Run:
     def _share(self) -> float:
         """How much of the run is done, in [0, 1]."""
         if self.recipe.epochs is not None:
-            return self.progress.step / max(1, round(self.recipe.epochs * self.batches.per_epoch))
+            return min(1.0, self.progress.step / max(1, round(self.recipe.epochs * self.batches.per_epoch)))
         assert self.recipe.seconds is not None  # Recipe holds exactly one of the two
         # The last validation belongs to the time that was asked for.
-        return self.progress.seconds / max(1e-6, self.recipe.seconds - min(self.eval_seconds, self.recipe.seconds / 2))
+        training = self.recipe.seconds - min(self.eval_seconds, self.recipe.seconds / 2)
+        return min(1.0, self.progress.seconds / max(1e-6, training))
 
     def _step(self, drawn: Drawn) -> Tensor:
         step = self.progress.step
-        done = min(self._share(), 1.0)
+        done = self._share()
         factor = self.recipe.rate(done, epoch=step / self.batches.per_epoch)
         rate = self.recipe.peak_lr * factor * self.progress.lowered
         return self.learner.step(drawn, step=step, rate=rate, done=done)
@@ -327,8 +328,7 @@ class _Run:
             self.progress, rows=(*self.progress.rows, row), loss_sum=0.0, loss_count=0
         )
         self.team.say(self.progress.describe(share=self._share(), per_epoch=self.batches.per_epoch))
-        eligible = self.learner.objective.eligible(min(self._share(), 1.0))
-        if eligible and scores[task.goal] > self.progress.best_top1:
+        if self.learner.objective.eligible(self._share()) and scores[task.goal] > self.progress.best_top1:
             self.best = self._bundle(judged)
             self._write(self.best, "best")
             self.progress = msgspec.structs.replace(
@@ -385,5 +385,7 @@ class _Run:
         """The bundles, also written to the run's folder."""
         last = self._bundle(self.learner.judged())
         self._write(last, "last")
-        best = last if self.best is None else self.best
-        return Outcome(best=best, last=last, rows=self.progress.rows, finished=self.progress.finished)
+        if self.best is None:  # stopped before any weights were eligible
+            self.best = last
+            self._write(last, "best")
+        return Outcome(best=self.best, last=last, rows=self.progress.rows, finished=self.progress.finished)
