@@ -123,7 +123,7 @@ def test_a_bundle_of_one_width_is_not_sliced(trained: Path, colours: Path, run: 
         (["--widths", "0.5..0.75"], "the policy's widest is 0.75"),
         (["--widths", "0.01..1"], "from 0.1 to 2.0"),
         (["--resolutions", "a"], "write pixels with commas"),
-        (["--policy", "largest=0.2"], "smallest = 0.6"),
+        (["--policy", "smallest=1.2"], "above 0 and at most 1"),
         (["--policy", "share=1"], "share"),
         (["--epochs", "1", "--time", "1m"], "give one"),
         (["--lr", "1", "--set", "lr=2"], "repeats an option"),

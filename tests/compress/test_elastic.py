@@ -106,6 +106,22 @@ def test_a_slice_is_a_bundle_like_any_other_and_its_history_tells(
     assert last["recalibration"] == {"images": len(quarters.split("train")), "data": quarters.digest}
 
 
+@pytest.mark.parametrize("length", [{"epochs": 8.0}, {"seconds": 40.0}])
+def test_a_slice_of_a_training_that_was_stopped_while_the_widest_learned_alone_is_refused(
+    length: dict[str, float], wide: Bundle, quarters: Dataset
+) -> None:
+    bundle = as_elastic(wide, ElasticPolicy(narrowest=0.25, alone=0.5))
+    entry = {**bundle.history[0], "recipe": msgspec.to_builtins(Recipe(**length))}
+    stopped, later = (
+        replace(bundle, history=({**entry, "measured": {"epoch": part * 8, "seconds": part * 40}},))
+        for part in (0.4, 0.6)
+    )
+    with pytest.raises(UsageError, match=r"was stopped after 40%, when only the widest"):
+        slice_bundle(stopped, alpha=0.5, dataset=quarters, device="cpu")
+    assert slice_bundle(stopped, alpha=1.0, dataset=quarters) is stopped
+    assert slice_bundle(later, alpha=0.5, dataset=quarters, device="cpu").spec.name == "mine_0.5"
+
+
 @pytest.mark.parametrize("base", FAMILIES)
 def test_a_slice_answers_like_the_wide_network_run_with_its_leading_channels(base: str, quarters: Dataset) -> None:
     spec = compose(base, alpha=0.5, resolution=32, classes=4)

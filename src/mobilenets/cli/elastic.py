@@ -81,8 +81,8 @@ def command(
         mobilenets elastic cifar10 --arch mobilenet_v2 --widths 0.25..1.0 --resolutions 24,28,32 --epochs 40
 
     \b
-    Some widths only, the widest on all images:
-        mobilenets elastic flowers/ --arch mobilenet_v3_large --widths 0.5,0.75,1.0 --policy largest=1.0
+    Some widths only, and less time for all together after the first half:
+        mobilenets elastic flowers/ --arch mobilenet_v3_large --widths 0.5,0.75,1.0 --policy largest=0.7
 
     \b
     From a teacher, a network that knows the same classes; its answers then stand beside the labels for every width:
@@ -97,9 +97,9 @@ def command(
         torchrun --nproc-per-node 2 -m mobilenets elastic cifar10 --arch mobilenet_v2 --batch-size 256
 
     Fields of the policy, with their defaults: alone=0.5 (part of the training, at its start, in which only the widest
-    learns), largest=0.7, smallest=0.6, middle=0.6 (shares of the batch that the widest, the narrowest and each width
-    between learn from after that), between=1 (widths between in a step), distil=1.0 (weight of the widest's answers
-    against the labels, times how sure it is of the right classes).
+    learns), largest=1.0 (share of the batch that it learns from after that), smallest=1.0, middle=0.8 (shares of those
+    images that the narrowest and each width between learn from), between=1 (widths between in a step), distil=0.9
+    (weight of the widest's answers against the labels) and temperature=4.0 (that softens them).
 
     The folder runs/elastic/NAME then holds what `mobilenets train` leaves, and grid.csv, grid.json and front.png:
     accuracy on the validation images against mult-adds.

@@ -127,6 +127,9 @@ def train_elastic(
     if teacher is not None:
         check_lesson(how or Distillation())
         check_teacher(teacher, dataset.labels, how or Distillation())
+    team = join_team()
+    if policy.alone:
+        team.say(f"the widest learns alone until {policy.alone:.0%}; accuracy on the way is always that of the widest")
     training = train_run(
         start,
         dataset,
@@ -143,7 +146,6 @@ def train_elastic(
     )
     if not training.finished:
         return ElasticOutcome(training=training, grid=())
-    team = join_team()
     grid = measure_grid(training.best, dataset, device=device, team=team)
     if team.leads:
         write_text(out / "grid.csv", grid_csv(grid))

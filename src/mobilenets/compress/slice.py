@@ -94,8 +94,8 @@ def slice_bundle(
         images: how many of them, at least.
 
     Raises:
-        UsageError: the bundle is not elastic, alpha or resolution is outside its range, a class of the data is not the
-            bundle's, or there is no such device.
+        UsageError: the bundle is not elastic, alpha or resolution is outside its range, its narrow networks have not
+            begun to learn, a class of the data is not the bundle's, or there is no such device.
         SpecError: the network at that resolution has no name.
         DataError: the images cannot be used.
     """
@@ -105,6 +105,7 @@ def slice_bundle(
     narrow = _within(bundle, policy, alpha=alpha, resolution=resolution)
     if narrow.digest == bundle.spec.digest:
         return bundle
+    _check_learned(bundle, policy)
     match_labels(bundle.labels, dataset.labels)
     tensors, seen = _settled(bundle, narrow, dataset, device=device, images=images)
     told = {
@@ -142,6 +143,24 @@ def _within(bundle: Bundle, policy: ElasticPolicy, *, alpha: float, resolution: 
             do="choose one in that range, or train another elastic bundle with --resolutions",
         )
     return narrower(bundle.spec, alpha, resolution=side)
+
+
+def _check_learned(bundle: Bundle, policy: ElasticPolicy) -> None:
+    """Whether the training went on after the widest had learned alone."""
+    told, recipe = bundle.history[-1].get("measured"), _recipe_of(bundle)
+    if told is None:
+        return
+    if recipe.epochs is not None:
+        done = told["epoch"] / recipe.epochs
+    else:
+        assert recipe.seconds is not None  # a recipe has one of them
+        done = told["seconds"] / recipe.seconds
+    if done <= policy.alone:
+        raise UsageError(
+            f"this training of {bundle.spec.name} was stopped after {done:.0%}, when only the widest had learned",
+            wanted=f"more than {policy.alone:.0%} of it: from then on the narrower ones learn",
+            do="let it go on: mobilenets elastic ... --resume",
+        )
 
 
 def _settled(bundle: Bundle, narrow: ArchSpec, dataset: Dataset, *, device: str, images: int) -> tuple[Tensors, int]:

@@ -2,8 +2,8 @@
 
 From the sandwich rule and in-place distillation of universally slimmable networks (Yu and Huang 2019, arXiv:1903.05134,
 sections 3.2 and 3.3): each step trains the widest network, the narrowest and some between, and the narrower ones learn
-from what the widest says. There every one of four widths learns from the whole batch, which costs as much as training
-them one by one. Here each learns from a part of it, so that all together cost little more than the widest alone.
+from what the widest says, softened as a teacher's answers are. There every step trains four widths, which costs as much
+as training them one by one. Here it is three, the one between on a part of the batch and the cheaper the more often.
 And the widest learns alone for the first half, as in delayed shrinking (arXiv:2407.06167, abstract), which shortens
 progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3): what narrow networks ask of the weights that they
 share would hold it up where it learns most, and they have a better start and a teacher that knows something.
@@ -17,7 +17,7 @@ which are different for each width, and get their running statistics when a slic
 Each pass draws a resolution of its own (as Yang et al. 2020, arXiv:1909.12978, section 3.2, for the narrow ones).
 
 In a team (`team`) all processes draw the same widths, resolutions and shares, each of its part of the batch: so work is
-even, and a gradient that is None is None everywhere. Each trusts the widest network by its own images.
+even, and a gradient that is None is None everywhere.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 
-from ..arch import ArchSpec
+from ..arch import ArchSpec, cost
 from ..arch.narrower import distinct_widths, narrower
 from ..bundle import Bundle
 from ..errors import RecipeError, UsageError
@@ -129,6 +129,9 @@ class Elastic:
         if inner is None:
             inner = distinct_widths(spec, policy.narrowest, policy.widest)[1:-1]
         self._inner = inner
+        # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
+        odds = np.array([1 / cost(narrower(spec, alpha)).mult_adds for alpha in inner])
+        self._odds = odds / odds.sum()
         # A width that does not nest is told before the first step, not when it is drawn.
         self._slices = {
             alpha: _Slice(spec, narrower(spec, alpha), setting) for alpha in (policy.narrowest, *inner, policy.widest)
@@ -168,25 +171,27 @@ class Elastic:
         """What step `step` does with a batch of `count` images, widest first; the same whenever it is asked."""
         policy = self._policy
         rng = np.random.default_rng([self._setting.recipe.seed, ELASTIC, step])
-        drawn = rng.permutation(len(self._inner))[: policy.between]
-        if done < policy.alone:
-            shares = [(policy.widest, 1.0)]
-        else:
-            inner = [(self._inner[place], policy.middle) for place in drawn.tolist()]
-            shares = [(policy.widest, policy.largest), *inner, (policy.narrowest, policy.smallest)]
-        seen = _images(shares[0][1], count)
+        parts, seen = [(policy.widest, 1.0)], count
+        if done >= policy.alone:
+            parts += [*((alpha, policy.middle) for alpha in self._drawn(rng)), (policy.narrowest, policy.smallest)]
+            seen = _images(policy.largest, count)
         made = []
-        for alpha, share in shares:
+        for alpha, part in parts:
             side = self._resolutions[int(rng.integers(len(self._resolutions)))]
-            own = _images(share, count)
+            own = _images(part, seen)
             begin = int(rng.integers(seen - own + 1))
             made.append(Pass(alpha=alpha, resolution=side, images=slice(begin, begin + own)))
         return tuple(made)
 
+    def _drawn(self, rng: np.random.Generator) -> list[float]:
+        """The inner widths of a step, each at most once."""
+        size = min(self._policy.between, len(self._inner))
+        return rng.choice(self._inner, size=size, replace=False, p=self._odds).tolist() if size else []
+
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """Each pass forward and back, one after the other. The loss is the widest network's."""
         widest, *narrow = self.passes(step, count=len(batch.images), done=batch.done)
-        images, embeds = self._images_of(widest, batch), self._join is not None
+        images, embeds, distil = self._images_of(widest, batch), self._join is not None, self._policy.distil
         if widest.resolution == self._spec.resolution:
             # Only here running statistics move: they are the bundle's.
             with lower_precision(self._setting.dtype, self._setting.device):
@@ -197,16 +202,15 @@ class Elastic:
         loss = self._lesson_loss(seen, batch.targets, taught, widest.images)
         loss = loss + self._embedding_loss(seen, taught, widest.images)
         loss.backward()  # type: ignore[no-untyped-call]
-        said = F.softmax(seen.logits.detach().float(), dim=1)
-        sure = said.gather(1, batch.targets.classes[widest.images, None])
+        said = seen.logits.detach().float()
         for one in narrow:
             inside = self._slices[one.alpha]
             lent = inside.lend(self._parameters)
             seen = inside.look(self._images_of(one, batch), lent, embedding=embeds)
-            trusted = self._policy.distil * sure[one.images].mean()
-            own = (1 - trusted) * self._lesson_loss(seen, batch.targets, taught, one.images)
-            if self._policy.distil:
-                own = own + trusted * F.cross_entropy(seen.logits.float(), said[one.images])
+            own = (1 - distil) * self._lesson_loss(seen, batch.targets, taught, one.images)
+            if distil:
+                answers = self._task.answers(seen.logits, said[one.images], self._policy.temperature)
+                own = own + distil * answers
             own = own + self._embedding_loss(seen, taught, one.images)
             own.backward()  # type: ignore[no-untyped-call]
             inside.add_gradients(lent, to=self._parameters)

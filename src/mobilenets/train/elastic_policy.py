@@ -18,8 +18,9 @@ __all__ = ["ElasticPolicy", "check_policy", "with_policy"]
 class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which widths and resolutions one set of weights is trained for, and what each step spends on them.
 
-    The widest learns alone first. Then a step costs, relative to one of the widest alone, about `largest` + `smallest`
-    x the narrowest's cost + `between` x `middle` x the cost of a network in the middle, times what smaller images save.
+    The widest learns alone first. Then a step costs, relative to one of the widest alone, about `largest` x (1 +
+    `smallest` x the narrowest's cost + `between` x `middle` x the cost of a network in the middle), times what smaller
+    images save.
 
     Raises:
         RecipeError: naming the field that cannot be.
@@ -32,27 +33,28 @@ class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     # Part of the training, at its start, in which the widest alone learns, from all images.
     alone: float = 0.5
     between: int = 1  # inner widths in a step
-    largest: float = 0.7  # share of the batch that the widest learns from
-    smallest: float = 0.6  # share that the narrowest learns from, taken from what the widest saw
-    middle: float = 0.6  # likewise for each inner width
-    # Weight of the widest's answers against the labels, for all narrower ones; times the probability that it gives to
-    # the right classes of those images, so that nobody learns from a widest one that knows little yet.
-    distil: float = 1.0
+    largest: float = 1.0  # share of the batch that the widest learns from
+    smallest: float = 1.0  # share of those images that the narrowest learns from
+    middle: float = 0.8  # likewise for each inner width
+    # All narrower ones learn from the widest's answers, both softened, as from a teacher's (`distil`).
+    distil: float = 0.9  # weight of its answers, labels have the rest; less where alone = 0, for it knows nothing yet
+    temperature: float = 4.0
 
     def __post_init__(self) -> None:
         inner = () if self.inner is None else self.inner
         between = f"above {self.narrowest:g} and below {self.widest:g}"
-        part = f"above 0 and at most largest = {self.largest:g}"
+        part = "above 0 and at most 1"
         for field, ok, wanted in (
             ("narrowest", 0 < self.narrowest < self.widest, f"above 0 and below widest = {self.widest:g}"),
             ("inner", all(self.narrowest < alpha < self.widest for alpha in inner), between),
             ("resolutions", all(side >= 1 for side in self.resolutions), "pixels, at least 1"),
             ("alone", 0 <= self.alone < 1, "in [0, 1): the others must learn too"),
             ("between", self.between >= 0, "at least 0"),
-            ("largest", 0 < self.largest <= 1, "above 0 and at most 1"),
-            ("smallest", 0 < self.smallest <= self.largest, part),
-            ("middle", 0 < self.middle <= self.largest, part),
+            ("largest", 0 < self.largest <= 1, part),
+            ("smallest", 0 < self.smallest <= 1, part),
+            ("middle", 0 < self.middle <= 1, part),
             ("distil", 0 <= self.distil <= 1, "in [0, 1]"),
+            ("temperature", self.temperature > 0, "above 0"),
         ):
             if not ok:
                 raise RecipeError(f"{field} = {getattr(self, field)}", wanted=wanted, do=f"correct {field}")
