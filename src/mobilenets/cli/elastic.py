@@ -73,8 +73,8 @@ def command(
     """Train one set of weights that works at every width and resolution of a range.
 
     DATA is a folder with one folder of images per class (or with train/ and val/ of that kind), or a name: digits,
-    cifar10. The widest network learns alone at first. Then each step trains it, the narrowest and one between, each on
-    a part of the batch; the narrower ones also learn from what the widest says.
+    cifar10. The widest network learns alone at first. Then each step trains it, the narrowest and one between; the
+    narrower ones learn from what the widest says, more than from the labels.
 
     \b
     Every width from a quarter to the paper's, at three resolutions:
