@@ -106,16 +106,11 @@ def test_a_slice_is_a_bundle_like_any_other_and_its_history_tells(
     assert last["recalibration"] == {"images": len(quarters.split("train")), "data": quarters.digest}
 
 
-@pytest.mark.parametrize("length", [{"epochs": 8.0}, {"seconds": 40.0}])
 def test_a_slice_of_a_training_that_was_stopped_while_the_widest_learned_alone_is_refused(
-    length: dict[str, float], wide: Bundle, quarters: Dataset
+    wide: Bundle, quarters: Dataset
 ) -> None:
     bundle = as_elastic(wide, ElasticPolicy(narrowest=0.25, alone=0.5))
-    entry = {**bundle.history[0], "recipe": msgspec.to_builtins(Recipe(**length))}
-    stopped, later = (
-        replace(bundle, history=({**entry, "measured": {"epoch": part * 8, "seconds": part * 40}},))
-        for part in (0.4, 0.6)
-    )
+    stopped, later = (replace(bundle, history=({**bundle.history[0], "done": done},)) for done in (0.4, 0.6))
     with pytest.raises(UsageError, match=r"was stopped after 40%, when only the widest"):
         slice_bundle(stopped, alpha=0.5, dataset=quarters, device="cpu")
     assert slice_bundle(stopped, alpha=1.0, dataset=quarters) is stopped

@@ -1,6 +1,7 @@
 """Several widths in a step: which, from which images, with which gradients, and the same after a stop."""
 
-import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,17 +153,9 @@ def test_the_best_weights_are_of_when_all_widths_have_learned(tmp_path: Path, mo
 
 
 def test_a_run_stopped_while_the_widest_was_alone_leaves_best_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ctrl_c_at: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    learn = Elastic.learn
-
-    def interrupted(self: Elastic, data: Batch, *, step: int) -> Tensor:
-        if step == 2:
-            signal.raise_signal(signal.SIGINT)
-        return learn(self, data, step=step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Elastic, "learn", interrupted)
+    with ctrl_c_at(3):
         first = run(tmp_path)
     assert not first.finished
     assert read_bundle(tmp_path / "best").digest == first.best.digest == first.last.digest
@@ -170,6 +163,7 @@ def test_a_run_stopped_while_the_widest_was_alone_leaves_best_and_goes_on(
     assert resumed.finished
     assert read_progress(tmp_path / "checkpoint.safetensors").best_step > 6
     assert read_bundle(tmp_path / "best").digest == resumed.best.digest
+    assert (first.last.history[-1]["done"], resumed.last.history[-1]["done"]) == (0.25, 1)
 
 
 @pytest.mark.parametrize("base", FAMILIES)

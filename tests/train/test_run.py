@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import csv
-import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -10,14 +11,12 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from torch import Tensor
 
 from mobilenets.bundle import read_bundle
 from mobilenets.data import Dataset, open_dataset
 from mobilenets.data.memory import dataset_in_memory
 from mobilenets.errors import UsageError
 from mobilenets.train import Outcome, Recipe
-from mobilenets.train.loader import Batches
 from mobilenets.train.run import train_run
 from mobilenets.train.validate import validate_bundle
 
@@ -94,18 +93,10 @@ def test_an_interrupted_run_that_goes_on_ends_like_one_that_was_not(
     tiny_run: ModuleType,
     colours: Dataset,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    ctrl_c_at: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     whole, _ = trained
-    distort = Batches.distort
-
-    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
-        if step == 7:
-            signal.raise_signal(signal.SIGINT)
-        return distort(self, images, step=step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "distort", interrupt)
+    with ctrl_c_at(7):
         part = train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path)
     assert not part.finished
     assert {"best", "last", "curves.png", "results.csv"} <= {path.name for path in tmp_path.iterdir()}

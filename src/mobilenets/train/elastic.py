@@ -129,13 +129,12 @@ class Elastic:
         if inner is None:
             inner = distinct_widths(spec, policy.narrowest, policy.widest)[1:-1]
         self._inner = inner
-        # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
-        odds = np.array([1 / cost(narrower(spec, alpha)).mult_adds for alpha in inner])
-        self._odds = odds / odds.sum()
+        tables = {alpha: narrower(spec, alpha) for alpha in (policy.narrowest, *inner, policy.widest)}
         # A width that does not nest is told before the first step, not when it is drawn.
-        self._slices = {
-            alpha: _Slice(spec, narrower(spec, alpha), setting) for alpha in (policy.narrowest, *inner, policy.widest)
-        }
+        self._slices = {alpha: _Slice(spec, table, setting) for alpha, table in tables.items()}
+        # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
+        odds = np.array([1 / cost(tables[alpha]).mult_adds for alpha in inner])
+        self._odds = odds / odds.sum()
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
@@ -191,7 +190,7 @@ class Elastic:
     def learn(self, batch: Batch, *, step: int) -> Tensor:
         """Each pass forward and back, one after the other. The loss is the widest network's."""
         widest, *narrow = self.passes(step, count=len(batch.images), done=batch.done)
-        images, embeds, distil = self._images_of(widest, batch), self._join is not None, self._policy.distil
+        images, embeds = self._images_of(widest, batch), self._join is not None
         if widest.resolution == self._spec.resolution:
             # Only here running statistics move: they are the bundle's.
             with lower_precision(self._setting.dtype, self._setting.device):
@@ -202,7 +201,7 @@ class Elastic:
         loss = self._lesson_loss(seen, batch.targets, taught, widest.images)
         loss = loss + self._embedding_loss(seen, taught, widest.images)
         loss.backward()  # type: ignore[no-untyped-call]
-        said = seen.logits.detach().float()
+        said, distil = seen.logits.detach().float(), self._policy.distil
         for one in narrow:
             inside = self._slices[one.alpha]
             lent = inside.lend(self._parameters)

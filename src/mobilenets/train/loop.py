@@ -356,6 +356,7 @@ class _Run:
             "start": self.start.digest,
             "data": self.data_digest,
             "measured": {name: value for name, value in msgspec.to_builtins(row).items() if value is not None},
+            "done": self._share(),
             "validation_images": len(self.validation.targets),
             "torch": str(torch.__version__),
             "device": str(self.device),
