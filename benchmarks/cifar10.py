@@ -32,7 +32,7 @@ RECIPE = (
     "crop_padding=0.0625",
     "small_side=0.75",
 )
-LEARNED, HELD_BACK = 4900, 100  # images of each class
+IMAGES, VALIDATION = 4900, 100  # of each class
 
 
 def table(alpha: float) -> ArchSpec:
@@ -82,7 +82,7 @@ def main() -> None:
         root.mkdir(parents=True, exist_ok=True)
         file = root / f"{spec.name}.json"
         file.write_bytes(msgspec.json.encode(spec))
-        data = str(linked(given.cifar.resolve(), root / "data", images=LEARNED, validation=HELD_BACK))
+        data = str(linked(given.cifar.resolve(), root / "data", images=IMAGES, validation=VALIDATION))
         # Whoever is first decodes the images for all; that is nobody's training.
         trained(root / "warm", "train", str(file), data, "--epochs", "0.01")
         fields = [word for field in (*RECIPE, *given.set) for word in ("--set", field)]
