@@ -6,7 +6,7 @@ import torch
 
 from making import catalogue
 from mobilenets.arch import CATALOG, VARIANTS, ArchSpec, ClassifierHead, ConvRow, Norm, compose, find, with_channels
-from mobilenets.arch.narrower import distinct_widths, narrower, width_of
+from mobilenets.arch.narrower import at_resolution, distinct_widths, narrower, width_of
 from mobilenets.errors import SpecError
 from mobilenets.nets import build, tensors_of
 from mobilenets.nets.nested import hollow, places_in
@@ -64,6 +64,20 @@ def test_a_table_of_ones_own_is_width_one_and_its_name_tells() -> None:
     narrow = narrower(own, 0.5, resolution=12)
     assert (narrow.name, narrow.resolution) == ("mine_0.5_12", 12)
     assert [row.out for row in narrow.rows] == [8, 16]
+
+
+@pytest.mark.parametrize("begun", ["mobilenet_v1_1.0_96", "mobilenet_v2_0.5", "mobilenet_v3_small_1.0_32_s8"])
+def test_a_network_bears_its_name_at_another_resolution_and_is_the_same(begun: str) -> None:
+    spec = with_channels(find(begun), 1)
+    there = at_resolution(spec, 224)
+    assert there == msgspec.structs.replace(spec, resolution=224, name=there.name)
+    assert with_channels(find(there.name), 1) == there
+    assert at_resolution(there, spec.resolution) == spec
+
+
+def test_a_table_of_ones_own_bears_its_last_resolution_only() -> None:
+    own = table(8, 16)
+    assert [at_resolution(at_resolution(own, 24), side).name for side in (24, 32)] == ["mine_24", "mine_32"]
 
 
 def test_a_wider_network_than_there_is_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Narrower networks of the same family: the tables whose tensors are leading slices of a wide one's."""
+"""The same network narrower, whose tensors are leading slices of the wide one's, or at another resolution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .catalog import NameParts, compose, split_name
 from .knobs import with_channels, with_resolution, with_width
 from .spec import ArchSpec
 
-__all__ = ["distinct_widths", "narrower", "width_of"]
+__all__ = ["at_resolution", "distinct_widths", "narrower", "width_of"]
 
 STEP = 0.025  # of alpha; widths are multiples of 8, so what lies between two steps is mostly the same table
 
@@ -50,12 +50,26 @@ def narrower(spec: ArchSpec, alpha: float, *, resolution: int | None = None) -> 
     if parts is None:
         narrow = spec if alpha == own else with_width(spec, alpha)
         words = [
-            spec.name,
+            spec.name if side == spec.resolution else spec.name.removesuffix(f"_{spec.resolution}"),
             *([] if alpha == own else [f"{alpha:g}"]),
             *([] if side == spec.resolution else [str(side)]),
         ]
         return msgspec.structs.replace(with_resolution(narrow, side), name="_".join(words))
     return _composed(parts, spec, alpha=alpha, resolution=side)
+
+
+def at_resolution(spec: ArchSpec, resolution: int) -> ArchSpec:
+    """The same network at another resolution, under the name that it has there: `mobilenet_v1_1.0_96` at 224 pixels is
+    `mobilenet_v1`.
+
+    Args:
+        spec: a catalogue network or a table of one's own.
+        resolution: input side in pixels.
+
+    Raises:
+        SpecError: the strides that its name tells cannot be had at that resolution.
+    """
+    return narrower(spec, width_of(spec), resolution=resolution)
 
 
 def distinct_widths(spec: ArchSpec, low: float, high: float) -> tuple[float, ...]:

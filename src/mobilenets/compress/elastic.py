@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from ..arch import ArchSpec, cost, find, with_resolution
-from ..arch.narrower import width_of
+from ..arch.narrower import at_resolution, width_of
 from ..bundle import Bundle
 from ..data import Dataset, prepared, store
 from ..errors import UsageError
@@ -160,7 +160,7 @@ def _widest(
 ) -> ArchSpec:
     """The table that `train_run` will train."""
     if isinstance(start, Bundle):
-        return start.spec if resolution is None else with_resolution(start.spec, resolution)
+        return start.spec if resolution is None else at_resolution(start.spec, resolution)
     side, classes = native_side(dataset), len(dataset.labels)
     return spec_for(start, alpha=alpha, resolution=resolution, native_side=side, classes=classes)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from ..arch import ArchSpec, with_classes, with_resolution
+from ..arch import ArchSpec, with_classes
+from ..arch.narrower import at_resolution
 from ..bundle import Bundle
 from ..data import Dataset, prepared, store
 from ..errors import UsageError
@@ -151,7 +152,7 @@ def _adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None) -> Bun
     told = {"step": "adapt", "digest": bundle.digest, "classes": len(labels), "resolution": side}
     return replace(
         bundle,
-        spec=with_resolution(with_classes(bundle.spec, len(labels)), side),
+        spec=at_resolution(with_classes(bundle.spec, len(labels)), side),
         task=dataset.task,
         labels=labels,
         preprocess=msgspec.structs.replace(bundle.preprocess, resolution=side),
