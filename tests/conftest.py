@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("there is no folder shared/data beside the checkout")
     return folder
+
+
+@pytest.fixture
+def ctrl_c_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager[None]]:
+    """`with ctrl_c_at(5):` presses Ctrl-C behind the fifth step of the training inside; it is heard behind the sixth,
+    or behind the fifth where an epoch ends there. With `once=FOLDER` only where that folder is there by then."""
+    from mobilenets.train import loop
+
+    @contextmanager
+    def pressed(step: int, *, once: Path | None = None):
+        advance = loop._Run._advance
+
+        def stop(self: loop._Run, *, seconds: float) -> None:
+            advance(self, seconds=seconds)
+            if self.progress.step == step and (once is None or once.is_dir()):
+                signal.raise_signal(signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Run, "_advance", stop)
+            yield
+
+    return pressed

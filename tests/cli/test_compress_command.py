@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from torch import Tensor
 
 from ledger.measurements import clock
 from mobilenets.bench import measure_all
@@ -15,7 +14,6 @@ from mobilenets.bundle import read_bundle
 from mobilenets.export import artifact as exporting
 from mobilenets.ledger import account
 from mobilenets.runtime import open_artifact
-from mobilenets.train.loader import Batches
 
 Run = Callable[..., tuple[int, str, str]]
 NARROW = ("--divisor", "2", "--minimum", "2")
@@ -93,18 +91,10 @@ def test_artifacts_are_timed_in_turn_in_processes_of_their_own(
 
 
 def test_ctrl_c_keeps_everything_and_the_printed_command_goes_on(
-    run: Run, trained: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, trained: Path, colours: Path, ctrl_c_at: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    distort = Batches.distort
-
-    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
-        if step == 1 and Path("small/2-prune/run/step-1/train").is_dir():
-            signal.raise_signal(signal.SIGINT)
-        return distort(self, images, step=step)
-
     words = ("compress", trained / "best", colours, *HALF, *SHORT, *NARROW, "--teacher", "self", "-o", "small")
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "distort", interrupt)
+    with ctrl_c_at(1, once=Path("small/2-prune/run/step-1/train")):
         code, out, _ = run(*words)
     assert code == 130
     assert not Path("small/best").exists()
@@ -120,18 +110,10 @@ def test_ctrl_c_keeps_everything_and_the_printed_command_goes_on(
 
 
 def test_training_for_int8_that_was_interrupted_goes_on_by_the_printed_command(
-    run: Run, trained: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, trained: Path, colours: Path, ctrl_c_at: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    distort = Batches.distort
-
-    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
-        if step == 1:
-            signal.raise_signal(signal.SIGINT)
-        return distort(self, images, step=step)
-
     words = ("compress", trained / "best", colours, *SHORT, "--steps", "qat", "--qat", "2", "--teacher", "self")
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "distort", interrupt)
+    with ctrl_c_at(1):
         code, out, _ = run(*words, "-o", "aware")
     assert code == 130
     _, _, again = out.splitlines()[-1].partition("To go on: mobilenets ")

@@ -2,18 +2,16 @@
 
 import json
 import shlex
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from torch import Tensor
 
 from mobilenets.arch import ArchSpec, BottleneckRow, ClassifierHead, ConvRow, Norm
 from mobilenets.bundle import read_bundle
 from mobilenets.cli.main import main
 from mobilenets.files import write_json
-from mobilenets.train.loader import Batches
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--epochs", "2", "--batch-size", "16", "--set", "precision=fp32", "--device", "cpu")
@@ -145,25 +143,17 @@ def test_bad_use_is_told_and_leaves_no_run_behind(
 
 
 def test_a_stopped_run_goes_on_by_its_last_line(
-    table: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    table: Path, colours: Path, run: Run, ctrl_c_at: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    distort = Batches.distort
-
-    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
-        if step == 3:
-            signal.raise_signal(signal.SIGINT)
-        return distort(self, images, step=step)
-
     words = ("elastic", colours, "--arch", table, "--widths", "0.5..1.0", "--policy", "largest=0.75", *QUICK)
     whole = json.loads(run(*words, "-o", "whole", "--json")[1])
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "distort", interrupt)
+    with ctrl_c_at(4):
         code, out, _ = run(*words, "--name", "rose")
     assert code == 130
     _, _, again = out.splitlines()[-1].partition("To go on: mobilenets ")
     code, out, err = run(*shlex.split(again))
     assert code == 0
-    assert "going on from step 4" in err
+    assert "going on from step 5" in err
     assert read_bundle(Path("runs/elastic/rose/last")).digest == read_bundle(Path("whole/last")).digest
     assert json.loads(Path("runs/elastic/rose/grid.json").read_text()) == whole["grid"]
     assert out.splitlines()[-1].startswith("next: mobilenets slice runs/elastic/rose/best --alpha 0.5 --data")

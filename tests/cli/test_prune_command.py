@@ -2,17 +2,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from torch import Tensor
 
 from mobilenets.arch import cost
 from mobilenets.bundle import read_bundle
-from mobilenets.train.loader import Batches
 
 Run = Callable[..., tuple[int, str, str]]
 NARROW = ("--divisor", "2", "--minimum", "2")
@@ -102,17 +100,9 @@ def test_a_latency_is_measured_here(run: Run, trained: Path, monkeypatch: pytest
 
 
 def test_ctrl_c_keeps_everything_and_the_printed_command_goes_on(
-    run: Run, trained: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, trained: Path, colours: Path, ctrl_c_at: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    distort = Batches.distort
-
-    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
-        if step == 1 and Path("small/step-1/train").is_dir():
-            signal.raise_signal(signal.SIGINT)
-        return distort(self, images, step=step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "distort", interrupt)
+    with ctrl_c_at(1, once=Path("small/step-1/train")):
         code, out, _ = run(
             *("prune", trained / "best", colours, "--mult-adds", "0.6x", "--set", "batch_size=16", "--epochs", "2"),
             *(*NARROW, "-o", "small"),

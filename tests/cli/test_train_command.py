@@ -4,6 +4,7 @@ import json
 import shlex
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -67,17 +68,9 @@ def test_time_ends_a_run(spec: Path, colours: Path, run: Run) -> None:
 
 
 def test_a_stopped_run_exits_with_130_and_its_last_line_goes_on(
-    spec: Path, colours: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    spec: Path, colours: Path, run: Run, ctrl_c_at: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    distort = Batches.distort
-
-    def interrupt(self: Batches, images: Tensor, *, step: int) -> Tensor:
-        if step == 4:
-            signal.raise_signal(signal.SIGINT)
-        return distort(self, images, step=step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "distort", interrupt)
+    with ctrl_c_at(4):
         code, out, _ = run(
             *("train", spec, colours, "--epochs", "4", "--batch-size", "16", "--set", "cutout=0.1", "--name", "rose")
         )

@@ -1,7 +1,8 @@
 """Pruning with training between: steps, what is kept of them, and going on after a stop."""
 
 import json
-import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,19 +120,9 @@ def test_a_run_that_was_stopped_anywhere_ends_bit_equal(
 
 
 def test_ctrl_c_while_training_keeps_everything_and_the_same_call_goes_on(
-    whole: Bundle, shades: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Bundle, shades: Dataset, tmp_path: Path, ctrl_c_at: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    from mobilenets.train.loader import Batches
-
-    distort = Batches.distort
-
-    def interrupt(self, images, *, step: int):
-        if step == 3 and images.requires_grad is False and (tmp_path / "step-1" / "train").exists():
-            signal.raise_signal(signal.SIGINT)
-        return distort(self, images, step=step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "distort", interrupt)
+    with ctrl_c_at(3, once=tmp_path / "step-1" / "train"):
         stopped = run(whole, shades, tmp_path)
     assert not stopped.finished
     assert stopped.steps == ()
