@@ -75,6 +75,14 @@ def test_a_network_bears_its_name_at_another_resolution_and_is_the_same(begun: s
     assert at_resolution(there, spec.resolution) == spec
 
 
+def test_strides_stay_where_no_catalogue_network_has_them() -> None:
+    spec = find("mobilenet_v3_small_1.0_32_s16")
+    there = at_resolution(spec, 16)
+    assert there == msgspec.structs.replace(spec, resolution=16, name="mobilenet_v3_small_1.0_32_s16_16")
+    with pytest.raises(SpecError, match="resolution"):
+        at_resolution(spec, 0)
+
+
 def test_a_table_of_ones_own_bears_its_last_resolution_only() -> None:
     own = table(8, 16)
     assert [at_resolution(at_resolution(own, 24), side).name for side in (24, 32)] == ["mine_24", "mine_32"]

@@ -67,9 +67,12 @@ def at_resolution(spec: ArchSpec, resolution: int) -> ArchSpec:
         resolution: input side in pixels.
 
     Raises:
-        SpecError: the strides that its name tells cannot be had at that resolution.
+        SpecError: the resolution is below 1.
     """
-    return narrower(spec, width_of(spec), resolution=resolution)
+    try:
+        return narrower(spec, width_of(spec), resolution=resolution)
+    except SpecError:  # no catalogue network has its strides on so few pixels: it is a table of its own there
+        return msgspec.structs.replace(with_resolution(spec, resolution), name=f"{spec.name}_{resolution}")
 
 
 def distinct_widths(spec: ArchSpec, low: float, high: float) -> tuple[float, ...]:
