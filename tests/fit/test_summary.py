@@ -9,6 +9,7 @@ import pytest
 
 from mobilenets.fit.records import Budget, FitReport
 from mobilenets.fit.summary import summary_text
+from mobilenets.metrics import wilson_interval
 
 
 def load_sample() -> ModuleType:
@@ -51,6 +52,19 @@ def test_the_summary_has_at_most_twelve_lines_whatever_there_is_to_tell(report: 
     text = summary_text(many, folder=Path("out"))
     assert len(text.splitlines()) <= 12
     assert text.endswith("\n")
+
+
+def test_a_network_that_answers_no_better_than_one_answer_for_all_is_told(report: FitReport) -> None:
+    first = report.delivered[0]
+    classes = len(report.labels)
+    always = tuple(tuple(50 * (said == 2) for said in range(classes)) for _ in range(classes))
+    n = 50 * classes
+    low, high = wilson_interval(50, n)
+    accuracy = replace(first.accuracy, n=n, top1=50 / n, top1_low=low, top1_high=high, confusion=always)
+    text = summary_text(replace(report, delivered=(replace(first, accuracy=accuracy),)), folder=Path("out"))
+    assert text.splitlines()[0] == f"{report.chosen} fits, but is not shown to have learned anything"
+    assert f"always answering '{report.labels[0]}' would get {100 / classes:.1f} %: give it more time" in text
+    assert "always answering" not in summary_text(report, folder=Path("out"))
 
 
 def test_images_that_chose_the_model_are_not_called_held_out(report: FitReport) -> None:

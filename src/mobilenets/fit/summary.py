@@ -13,6 +13,7 @@ from .view.wording import (
     chosen_candidate,
     duration,
     headline,
+    learned_nothing,
     measured_on,
     megabytes,
     millions,
@@ -39,7 +40,7 @@ def summary_text(report: FitReport, *, folder: Path) -> str:
         first = report.delivered[0]
         rows = [
             ("latency", _latency(report, first)),
-            ("accuracy", _accuracy(first)),
+            ("accuracy", _accuracy(report, first)),
             ("size", _size(report, first)),
             ("gates", _gates(report)),
             *(("also", _also(other, folder)) for other in report.delivered[1:2]),
@@ -60,11 +61,12 @@ def _latency(report: FitReport, first: Delivered) -> str:
     return f"{ms(latency.median_ms)}{budget} ({interval}; {plural(latency.n, 'run')}, {engine})"
 
 
-def _accuracy(first: Delivered) -> str:
+def _accuracy(report: FitReport, first: Delivered) -> str:
     accuracy = first.accuracy
     interval = f"95 % interval {percent(accuracy.top1_low, unit=False)} to {percent(accuracy.top1_high, unit=False)}"
     held_out = "" if accuracy.split == "test" else ", which also chose the model"
-    return f"{accuracy_phrase(first)}{held_out} ({interval})"
+    guess = learned_nothing(accuracy, report.labels)
+    return f"{accuracy_phrase(first)}{held_out} ({interval})" + (f"; {guess}" if guess else "")
 
 
 def _size(report: FitReport, first: Delivered) -> str:

@@ -13,6 +13,7 @@ from .wording import (
     data_split,
     duration,
     headline,
+    learned_nothing,
     limits_broken,
     limits_of,
     megabytes,
@@ -29,7 +30,7 @@ def hero(report: FitReport) -> Html:
     """Headline, tiles, and how to use what came out."""
     verdict, numbers = headline(report)
     first = report.delivered[0] if report.delivered else None
-    fits = first is not None and not limits_broken(report, first)
+    fits = first is not None and not limits_broken(report, first) and not learned_nothing(first.accuracy, report.labels)
     context = el(
         "p.kicker",
         "mobilenets fit ",

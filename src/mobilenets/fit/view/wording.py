@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ...records import Gate
-from ..records import Budget, Candidate, Delivered, FitReport
+from ..records import Accuracy, Budget, Candidate, Delivered, FitReport
 
 __all__ = [
     "accuracy_phrase",
@@ -14,6 +14,7 @@ __all__ = [
     "data_split",
     "duration",
     "headline",
+    "learned_nothing",
     "limits_broken",
     "limits_of",
     "measured_on",
@@ -151,6 +152,8 @@ def headline(report: FitReport) -> tuple[str, str]:
     else:
         cost = limits_of(budget)
     precision = f" as {first.precision}" if first.precision != "fp32" else ""
+    if guess := learned_nothing(first.accuracy, report.labels):
+        return "fits, but is not shown to have learned anything", f"{cost}, {accuracy}{precision}; {guess}"
     return "fits", f"{cost}, {accuracy}{precision}"
 
 
@@ -159,6 +162,16 @@ def accuracy_phrase(delivered: Delivered) -> str:
     accuracy = delivered.accuracy
     images = plural(accuracy.n, f"{data_split(accuracy.split)} image")
     return f"{percent(accuracy.top1)} on {images}"
+
+
+def learned_nothing(accuracy: Accuracy, labels: tuple[str, ...]) -> str:
+    """What to say where these images do not tell an accuracy from that of one answer for all of them; else nothing."""
+    counts = [sum(row) for row in accuracy.confusion]
+    largest = max(range(len(counts)), key=counts.__getitem__)
+    share = counts[largest] / max(1, sum(counts))
+    if accuracy.top1_low > share or accuracy.top1 == 1:
+        return ""
+    return f"always answering {labels[largest]!r} would get {percent(share)}: give it more time, or more images"
 
 
 def _rounded(value: float) -> str:
