@@ -111,14 +111,20 @@ def test_resuming_without_a_checkpoint_is_refused(tiny_run: ModuleType, colours:
         train_run(tiny_run.tiny_spec(), colours, RECIPE, out=tmp_path, resume="must")
 
 
-def test_a_bundle_goes_on_to_other_classes_and_pixels_with_a_new_classifier(
-    trained: tuple[Outcome, Path], tiny_run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("resolution", "stands"), [(None, ("tiny", 16)), (24, ("tiny_24", 24))])
+def test_a_bundle_goes_on_to_other_classes_with_a_new_classifier(
+    trained: tuple[Outcome, Path],
+    tiny_run: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    resolution: int | None,
+    stands: tuple[str, int],
 ) -> None:
     outcome, _ = trained
     other = open_dataset(tiny_run.make_folder(tmp_path / "other", labels=("blue", "green", "grey", "red"), each=8))
     recipe = Recipe(epochs=1, batch_size=16, precision="fp32")
-    tuned = train_run(outcome.best, other, recipe, out=tmp_path / "run", resolution=24)
-    assert (tuned.best.spec.name, tuned.best.preprocess.resolution) == ("tiny_24", 24)
+    tuned = train_run(outcome.best, other, recipe, out=tmp_path / "run", resolution=resolution)
+    assert (tuned.best.spec.name, tuned.best.preprocess.resolution) == stands
     assert tuned.best.labels == ("blue", "green", "grey", "red")
     assert [step["step"] for step in tuned.best.history] == ["train", "adapt", "train"]
     assert tuned.best.history[1]["digest"] == outcome.best.digest
