@@ -30,7 +30,7 @@ RECIPE = (
     "ema=0.03",
     "label_smoothing=0.2",
     "crop_padding=0.0625",
-    "small_side=0.75",
+    "dropout=0",
 )
 IMAGES, VALIDATION = 4900, 100  # of each class
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", type=Path)
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--alpha", type=float, default=1.0)
+    parser.add_argument("--alpha", type=float, default=1.25)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--set", action="append", default=[], help="one field of the recipe")

@@ -4,9 +4,9 @@ python benchmarks/train_step.py [MODEL ...] [--precision bf16|fp32] [--steps N] 
 
 One process; steps of 128 images of 32 pixels on one network, with all of our layers, and with one of them as PyTorch
 has it: norm and activation (`nets/norm_act.py`; ours is for bfloat16), the backward pass of depthwise convolutions
-(`nets/depthwise.py`), the weight gradient of pointwise ones (`nets/pointwise.py`; ours is for float32, and is tried
-here on processors that it is not used on, too). Steps take turns; processor time is compared, which other work disturbs
-less than the clock.
+(`nets/depthwise.py`), the weight gradient of full ones (`nets/full.py`). "full_everywhere" is with our weight gradient
+for all full convolutions, on any processor and map, instead of where the rule there says so. Steps take turns;
+processor time is compared, which other work disturbs less than the clock.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from rows import NETWORKS, append
 
 from mobilenets import nets
 from mobilenets.arch import cost
-from mobilenets.nets import depthwise, parts, pointwise
+from mobilenets.nets import depthwise, full, parts
 from mobilenets.train.choose import spec_for
 from mobilenets.train.machine import keep_freed_memory, lower_precision
 
@@ -33,7 +33,8 @@ WITHOUT = {
     "all": contextlib.nullcontext(),
     "norm_act": mock.patch.object(parts, "norm_act", lambda inputs, norm, act: act(norm(inputs))),
     "depthwise": mock.patch.object(depthwise, "_has_fast_backward", return_value=False),
-    "pointwise": mock.patch.object(pointwise, "_is_fast", return_value=False),
+    "full": mock.patch.object(full, "_is_slow", return_value=False),
+    "full_everywhere": mock.patch.object(full, "_is_slow", return_value=True),
 }
 
 
@@ -69,8 +70,7 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(given.threads)
     for model in given.models or NETWORKS:
-        with mock.patch.object(pointwise, "_product_is_faster", return_value=True):
-            found, about = seconds_of(model, given.steps, PRECISIONS[given.precision])
+        found, about = seconds_of(model, given.steps, PRECISIONS[given.precision])
         middle = {name: statistics.median(values) for name, values in found.items()}
         append(
             "train_step",

@@ -53,7 +53,7 @@ def stock_network(model: str):
 
     def plain(module: nn.Module) -> None:
         for name, child in module.named_children():
-            if isinstance(child, nets.DepthwiseConv2d | nets.PointwiseConv2d):
+            if isinstance(child, nets.DepthwiseConv2d | nets.FullConv2d):
                 made = nn.Conv2d(
                     child.in_channels,
                     child.out_channels,
@@ -61,7 +61,7 @@ def stock_network(model: str):
                     child.stride,
                     child.padding,
                     groups=child.groups,
-                    bias=False,
+                    bias=child.bias is not None,
                 )
                 made.load_state_dict(child.state_dict())
                 setattr(module, name, made)

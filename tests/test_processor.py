@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobilenets.processor import has_bfloat16, has_vnni, processor_name
+from mobilenets.processor import has_amx, has_bfloat16, has_vnni, processor_name
 
 MILAN = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu sse4_2 avx avx2 fma\nbugs\t: none\n"
 GENOA = MILAN.replace("avx2", "avx2 avx512f avx512_vnni avx512_bf16")
@@ -32,6 +32,7 @@ def test_processors_of_one_name_are_told_apart_by_their_instructions(
 ) -> None:
     assert processor_name(cpuinfo) == name
     assert (has_vnni(cpuinfo), has_bfloat16(cpuinfo)) == (vnni, bfloat16)
+    assert has_amx(cpuinfo) == (cpuinfo == RAPIDS)
 
 
 def test_where_nothing_is_told_the_name_is_pythons(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["has_bfloat16", "has_vnni", "processor_name"]
+__all__ = ["has_amx", "has_bfloat16", "has_vnni", "processor_name"]
 
 _MODELS = ("model name", "Model", "Hardware")  # x86; Raspberry Pi; other ARM boards
 _FLAGS = ("flags", "Features")  # x86; ARM
@@ -38,6 +38,11 @@ def processor_name(cpuinfo: str | None = None) -> str:
 def has_vnni(cpuinfo: str | None = None) -> bool:
     """Whether an x86 processor adds four products of bytes in 32 bits; False where that cannot be seen."""
     return bool({"avx512_vnni", "avx_vnni"} & _flags(_told() if cpuinfo is None else cpuinfo))
+
+
+def has_amx(cpuinfo: str | None = None) -> bool:
+    """Whether an x86 processor multiplies tiles of bfloat16 at once; False where that cannot be seen."""
+    return "amx_bf16" in _flags(_told() if cpuinfo is None else cpuinfo)
 
 
 def has_bfloat16(cpuinfo: str | None = None) -> bool:

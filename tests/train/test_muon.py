@@ -41,6 +41,37 @@ def test_all_directions_of_a_matrix_get_nearly_one_length(shape: tuple[int, int]
     assert (inside - torch.diag(inside.diagonal())).abs().max() < (0.01 if dtype == torch.float32 else 0.05)
 
 
+@pytest.mark.parametrize("shape", [(24, 48), (24, 200), (200, 24), (128, 1152)])
+def test_a_wide_matrix_gets_what_the_rounds_one_by_one_give(shape: tuple[int, int]) -> None:
+    """Directions next to nothing included, for which the rounds multiply by hundreds."""
+    generator = torch.Generator().manual_seed(0)
+    small = min(shape)
+    u, _, vt = torch.linalg.svd(torch.randn(shape, generator=generator, dtype=torch.float64), full_matrices=False)
+    matrix = u * torch.logspace(0, -5, small, dtype=torch.float64) @ vt
+    plain = orthogonal(matrix)  # float64 goes round by round
+    assert (orthogonal(matrix.float()).double() - plain).norm(2) < 5e-3
+    assert values(plain).max() / values(plain).min() > 5  # the smallest are not there yet, in either way
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((128, 2304), torch.float32), ((130, 2304), torch.bfloat16)])
+def test_only_large_matrices_are_made_in_the_lower_format(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    seen: list[torch.dtype] = []
+
+    def told(matrix: torch.Tensor) -> torch.Tensor:
+        seen.append(matrix.dtype)
+        return torch.zeros_like(matrix)
+
+    monkeypatch.setattr(muon, "orthogonal", told)
+    matrix = torch.nn.Parameter(torch.zeros(shape))
+    groups = [{"params": [matrix], "orthogonal": True, "shrink": 0.0}]
+    optimizer = Muon(groups, lr=0.1, momentum=0.9, dtype=torch.bfloat16)
+    matrix.grad = torch.ones(shape)
+    optimizer.step()
+    assert seen == [dtype]
+
+
 def test_zeros_stay_zeros() -> None:
     assert not orthogonal(torch.zeros(4, 8)).any()
 

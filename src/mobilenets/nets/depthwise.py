@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .eager import trains_on_cpu
+
 Pair = tuple[int, int]
 
 __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
@@ -155,14 +157,10 @@ class _DepthwiseConv2d(torch.autograd.Function):
 
 def _has_fast_backward(inputs: Tensor, weight: Tensor, *, padding: Pair, dilation: Pair) -> bool:
     """Whether a gradient is wanted here and our own backward computes it at least as fast."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return False
     return (
-        (inputs.requires_grad or weight.requires_grad)
-        and inputs.device.type == "cpu"
+        trains_on_cpu(inputs)
+        and (inputs.requires_grad or weight.requires_grad)
         and inputs.dtype in (torch.float32, torch.bfloat16)
-        and inputs.dim() == 4
-        and inputs.is_contiguous(memory_format=torch.channels_last)
         and weight.shape[:2] == (inputs.shape[1], 1)
         and dilation == (1, 1)
         # A wider padding leaves the flipped kernel with a negative one.

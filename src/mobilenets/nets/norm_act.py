@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .eager import trains_on_cpu
+
 __all__ = ["norm_act"]
 
 Fused = Literal["none", "relu", "hardtanh", "hardswish"]
@@ -123,11 +125,9 @@ def _fused(act: nn.Module) -> Fused | None:
 def _is_fast(inputs: Tensor, norm: nn.Module, act: nn.Module) -> bool:
     """Whether this is training in bfloat16 on a CPU, of a plain norm that nobody listens to."""
     return (
-        inputs.dtype == torch.bfloat16
-        and inputs.device.type == "cpu"
+        trains_on_cpu(inputs)
+        and inputs.dtype == torch.bfloat16
         and inputs.requires_grad
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
         and isinstance(norm, nn.BatchNorm2d)
         and norm.training
         and norm.momentum is not None
@@ -137,7 +137,6 @@ def _is_fast(inputs: Tensor, norm: nn.Module, act: nn.Module) -> bool:
         and not (norm._forward_hooks or norm._forward_pre_hooks or act._forward_hooks or act._forward_pre_hooks)
         and inputs.shape[1] % _STEP == 0
         and inputs.numel() >= _LEAST
-        and inputs.is_contiguous(memory_format=torch.channels_last)
         and _operators_are_there()
     )
 

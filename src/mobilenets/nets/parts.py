@@ -13,8 +13,8 @@ from ..arch.rows import Activation, Layer
 from ..arch.spec import Norm, Padding
 from ..errors import SpecError
 from .depthwise import DepthwiseConv2d
+from .full import FullConv2d
 from .norm_act import norm_act
-from .pointwise import PointwiseConv2d
 
 __all__ = ["ConvNormAct", "LayerScale", "MultiQueryAttention", "SqueezeExcite", "activation"]
 
@@ -82,10 +82,8 @@ class ConvNormAct(nn.Module):
                 dilation=layer.dilation,
                 bias=layer.bias,
             )
-        elif layer.kernel == 1 and layer.stride == 1 and layer.groups == 1:
-            self.conv = PointwiseConv2d(layer.in_channels, layer.out_channels, bias=layer.bias)
         else:
-            self.conv = nn.Conv2d(
+            self.conv = FullConv2d(
                 layer.in_channels,
                 layer.out_channels,
                 layer.kernel,

@@ -15,6 +15,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 TINY = 1e-7
 LARGEST = 256  # outputs that are made orthogonal together; the work per weight grows with their number
+SMALL = 128  # outputs up to which float32 is as fast: what such products cost is calls and conversions
+WIDE = 2  # times as many columns as rows: from here, products of the rows alone pay
 
 
 class Muon(torch.optim.SGD):
@@ -31,7 +33,8 @@ class Muon(torch.optim.SGD):
         groups: of parameters, as torch's optimizers take them; with `orthogonal: True`, `shrink: float`, or neither.
         lr: of groups without their own.
         momentum: above 0, of all.
-        dtype: in which matrices are multiplied: bfloat16 is enough, and slow where the processor does not have it.
+        dtype: in which large matrices are multiplied: bfloat16 is enough, and slow where the processor does not have
+            it.
     """
 
     def __init__(
@@ -65,20 +68,40 @@ class Muon(torch.optim.SGD):
         ahead = gradient.add(momentum, alpha=group["momentum"]).flatten(1)
         length = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["shrink"])
-        step = torch.cat([orthogonal(part) for part in torch.split(ahead.to(self._dtype), LARGEST)]).to(parameter.dtype)
+        ahead = ahead.to(self._dtype) if min(ahead.shape) > SMALL else ahead
+        step = torch.cat([orthogonal(part) for part in torch.split(ahead, LARGEST)]).to(parameter.dtype)
         parameter.add_(step.reshape(parameter.shape), alpha=-group["lr"] * length)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """A matrix with the same singular vectors and singular values near 1 (0.7 to 1.2); zeros stay zeros.
 
-    By Newton-Schulz iteration, in the matrix's own number format: (M, N) to (M, N).
+    By Newton-Schulz iteration, in the matrix's own number format: (M, N) to (M, N). A round multiplies M by a
+    polynomial in MM'. Of a wide matrix in float32 the polynomials are multiplied with each other first, which takes no
+    columns; bfloat16 has not the digits for that, for they are hundreds in directions that are next to nothing.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     made = matrix.T if tall else matrix
     made = made / (made.norm() + TINY)
-    for _ in range(ROUNDS):
+    if made.dtype == torch.float32 and made.shape[1] >= WIDE * made.shape[0]:
         gram = made @ made.T
-        made = torch.addmm(made, torch.addmm(gram, gram, gram, beta=b, alpha=c), made, beta=a)
+        whole = factor = _polynomial(gram)
+        for _ in range(ROUNDS - 1):
+            gram = factor @ gram @ factor
+            factor = _polynomial(gram)
+            whole = factor @ whole
+        made = whole @ made
+    else:
+        for _ in range(ROUNDS):
+            gram = made @ made.T
+            made = torch.addmm(made, torch.addmm(gram, gram, gram, beta=b, alpha=c), made, beta=a)
     return made.T if tall else made
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """a + b * gram + c * gram @ gram."""
+    a, b, c = COEFFICIENTS
+    made = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    made.diagonal().add_(a)
+    return made
