@@ -79,11 +79,21 @@ def _fast_nodes(output: Tensor) -> bool:
     return output.grad_fn is not None and "_DepthwiseConv2d" in output.grad_fn.name()
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(torch.float32, "AVX2"), (torch.bfloat16, "AVX-512"), (torch.bfloat16, "AMX")]
+)
 @pytest.mark.parametrize(("kernel", "stride", "padding", "height", "width"), SHAPES)
 def test_gradients_match_float64_for_every_kernel_stride_and_size(
-    dtype: torch.dtype, kernel: int, stride: int, padding: int, height: int, width: int
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    kind: str,
+    kernel: int,
+    stride: int,
+    padding: int,
+    height: int,
+    width: int,
 ) -> None:
+    monkeypatch.setattr(depthwise, "processor_kind", lambda: kind)
     inputs, weight = _example(dtype, kernel, height, width)
     mine = _gradients(depthwise_conv2d, inputs, weight, stride, padding)
     assert _fast_nodes(mine[0])
@@ -97,6 +107,7 @@ def test_gradients_match_float64_for_every_kernel_stride_and_size(
 def test_no_weight_gradient_is_asked_of_the_stock_kernel_on_a_map_narrower_than_it(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(depthwise, "processor_kind", lambda: "AVX-512")
     stock, seen = depthwise._stock_gradients, []
 
     def watched(grad: Tensor, inputs: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -109,6 +120,28 @@ def test_no_weight_gradient_is_asked_of_the_stock_kernel_on_a_map_narrower_than_
         _gradients(depthwise_conv2d, *_example(dtype, kernel, height, width), stride, padding)
     assert len(seen) >= len(SHAPES)
     assert all(side >= kernel for side, kernel in seen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "kernel", "side", "exchanged"),
+    [
+        ("AMX", torch.bfloat16, 5, 4, True),
+        ("AMX", torch.bfloat16, 7, 9, True),
+        ("AMX", torch.bfloat16, 5, 2, False),
+        ("AMX", torch.bfloat16, 3, 8, False),
+        ("AMX", torch.float32, 5, 4, False),
+        ("AVX-512", torch.bfloat16, 5, 4, False),
+    ],
+)
+def test_gradients_are_kernels_where_that_was_measured_to_be_faster(
+    monkeypatch: pytest.MonkeyPatch, kind: str, dtype: torch.dtype, kernel: int, side: int, exchanged: bool
+) -> None:
+    seen: list[bool] = []
+    own = depthwise._exchanged
+    monkeypatch.setattr(depthwise, "processor_kind", lambda: kind)
+    monkeypatch.setattr(depthwise, "_exchanged", lambda *given: (seen.append(True), own(*given))[1])
+    _gradients(depthwise_conv2d, *_example(dtype, kernel, side, side), 1, kernel // 2)
+    assert seen == [True] * exchanged
 
 
 def test_one_strided_gradient_leaves_nothing_behind_for_the_next() -> None:

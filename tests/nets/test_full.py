@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mobilenets.arch import ArchSpec, ClassifierHead, ConvRow, FusedRow, Norm, compose
-from mobilenets.nets import FullConv2d, build, full
+from mobilenets.nets import FullConv2d, build, eager, full
 
 NORM = Norm(eps=1e-5, momentum=0.1)
 SHAPES = [
@@ -31,7 +31,7 @@ SHAPES = [
 
 @pytest.fixture(autouse=True)
 def _avx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full, "_kind", lambda: "AVX2")
+    monkeypatch.setattr(full, "processor_kind", lambda: "AVX2")
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_it_is_where_it_was_measured_to_be_faster(
     side: int,
     ours: bool,
 ) -> None:
-    monkeypatch.setattr(full, "_kind", lambda: kind)
+    monkeypatch.setattr(full, "processor_kind", lambda: kind)
     layer, images = layer_of(before, after, kernel), images_of(before, side, side)
     assert own(layer.to(dtype)(images.to(dtype))) == ours
     if dtype == torch.bfloat16:
@@ -179,10 +179,10 @@ def test_it_is_where_it_was_measured_to_be_faster(
 def test_kinds_of_processors(monkeypatch: pytest.MonkeyPatch, capability: str, amx: bool, kind: str) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(full, "has_amx", lambda: amx)
-    full._kind.cache_clear()
-    assert full._kind() == kind
-    full._kind.cache_clear()
+    monkeypatch.setattr(eager, "has_amx", lambda: amx)
+    eager.processor_kind.cache_clear()
+    assert eager.processor_kind() == kind
+    eager.processor_kind.cache_clear()
 
 
 def test_a_slice_of_a_wide_weight_gets_its_gradient() -> None:
@@ -233,7 +233,7 @@ def test_a_network_s_wide_pointwise_layers_take_it() -> None:
 
 
 def test_fused_rows_on_small_maps_take_it_with_amx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full, "_kind", lambda: "AMX")
+    monkeypatch.setattr(full, "processor_kind", lambda: "AMX")
     rows = (
         ConvRow(out=8, act="relu"),
         FusedRow(out=16, expanded=16, stride=2),

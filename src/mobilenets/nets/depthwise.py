@@ -9,7 +9,10 @@ where the stock ones are slow:
   as long as its forward.
 * the gradient of a *weight* is put together from 3x3 tiles where the stock kernel is slow: in
   bfloat16 where it is wider than 3, and in any format where it is wider than the map, which
-  takes 3 to 50 times as long otherwise (V3 and V4 on small images).
+  takes 3 to 50 times as long otherwise (V3 and V4 on small images);
+* with AMX, that of one wider than 3 in bfloat16 is a depthwise *forward* convolution instead, of
+  every image's map with its own gradient as the kernel, summed over the images: that takes half
+  to three quarters of the tiles' time (docs/log.md).
 
 Everything else (another device, another layout, dilation, graph capture, no gradient wanted)
 is the stock operation, so an exported graph holds one ordinary grouped convolution.
@@ -25,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .eager import trains_on_cpu
+from .eager import processor_kind, trains_on_cpu
 
 Pair = tuple[int, int]
 
@@ -33,6 +36,8 @@ __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
 _TILE: Final = 3
 """Edge of the widest kernel whose stock weight gradient is fast in every format."""
+_DOTS: Final = 4
+"""Pixels of a map of gradients up to which tiles are as fast as an exchange."""
 
 
 def depthwise_conv2d(
@@ -196,6 +201,8 @@ def _weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair,
     fits = kernel[0] <= inputs.shape[2] and kernel[1] <= inputs.shape[3]
     if fits and (grad.dtype == torch.float32 or max(kernel) <= _TILE):
         return _stock_gradients(grad, inputs, weight, stride, padding, (False, True))[1]
+    if _exchange_is_faster(grad, weight):
+        return _exchanged(grad, inputs, weight, stride, padding)
     height, width = inputs.shape[2:]
     # The rows and columns of the inputs that one tile of taps reads.
     rows = (grad.shape[2] - 1) * stride[0] + _TILE
@@ -212,6 +219,23 @@ def _weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair,
             part = _stock_gradients(grad, window, tile, stride, (0, 0), (False, True))[1]
             result[:, :, top : top + _TILE, left : left + _TILE] = part[:, :, : kernel[0] - top, : kernel[1] - left]
     return result
+
+
+def _exchange_is_faster(grad: Tensor, weight: Tensor) -> bool:
+    """Whether `_exchanged` was measured to take less time than tiles."""
+    wide, dots = max(weight.shape[2:]) > _TILE, grad.shape[2] * grad.shape[3] <= _DOTS
+    return wide and not dots and grad.dtype == torch.bfloat16 and processor_kind() == "AMX"
+
+
+def _exchanged(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """The weight's gradient with gradients for kernels: each tap is the sum of a map times the gradient, shifted."""
+    count, channels, height, width = inputs.shape
+    # Images and channels together are the channels of one image.
+    together = inputs.permute(2, 3, 0, 1).reshape(1, height, width, count * channels).permute(0, 3, 1, 2)
+    kernels = grad.reshape(count * channels, 1, *grad.shape[2:])
+    taps = F.conv2d(together, kernels, None, 1, padding, stride, count * channels)
+    taps = taps[:, :, : weight.shape[2], : weight.shape[3]].reshape(count, *weight.shape)
+    return taps.sum(0, dtype=torch.float32).to(weight.dtype)
 
 
 def _stock_gradients(

@@ -15,20 +15,16 @@ device, groups, dilation, graph capture), the output, and the gradient of the in
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..processor import has_amx
-from .eager import trains_on_cpu
+from .eager import processor_kind, trains_on_cpu
 
 __all__ = ["FullConv2d"]
-
-_Kind = Literal["AMX", "AVX-512", "AVX2", "other"]
 
 _THIN: Final = 4096  # weights: below, AVX2's stock kernel is as fast
 _HEAVY: Final = 16384  # weights: from here, AMX's stock kernel for 1x1 is slower however long the rows are
@@ -143,18 +139,9 @@ def _is_slow(dtype: torch.dtype, weight: Tensor, width: int) -> bool:
 
     Wider kernels were measured with AMX only, where ours copies what it reads.
     """
-    kind, point = _kind(), weight.shape[3] == 1
+    kind, point = processor_kind(), weight.shape[3] == 1
     if dtype == torch.bfloat16:
         return kind == "AMX" and (width < _SHORT or (point and weight.numel() >= _HEAVY))
     if dtype == torch.float32 and point:
         return (kind == "AVX2" and weight.numel() >= _THIN) or (kind in ("AMX", "AVX-512") and width <= _TINY)
     return False
-
-
-@cache
-def _kind() -> _Kind:
-    """Of the processor, among those that this was measured on."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    if capability == "AVX512":
-        return "AMX" if has_amx() else "AVX-512"
-    return "AVX2" if capability == "AVX2" else "other"
