@@ -28,7 +28,7 @@ ALLOWED = {
     "arch": {"errors", "files"},
     "bundle": {"errors", "files", "records", "arch"},
     "runs": {"errors", "files"},
-    "nets": {"errors", "arch"},
+    "nets": {"errors", "processor", "arch"},
     "data": {"errors", "files", "records", "progress", "images"},
     "tasks": {"errors", "metrics", "nets"},
     "weights": {"errors", "files", "records", "progress", "imagenet", "arch", "bundle", "nets"},
