@@ -108,14 +108,14 @@ def test_no_weight_gradient_is_asked_of_the_stock_kernel_on_a_map_narrower_than_
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(depthwise, "processor_kind", lambda: "AVX-512")
-    stock, seen = depthwise._stock_gradients, []
+    stock, seen = depthwise.stock_gradients, []
 
     def watched(grad: Tensor, inputs: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         if rest[-1] == (False, True):
             seen.append((min(inputs.shape[2:]), max(weight.shape[2:])))
         return stock(grad, inputs, weight, *rest)
 
-    monkeypatch.setattr(depthwise, "_stock_gradients", watched)
+    monkeypatch.setattr(depthwise, "stock_gradients", watched)
     for kernel, stride, padding, height, width in SHAPES:
         _gradients(depthwise_conv2d, *_example(dtype, kernel, height, width), stride, padding)
     assert len(seen) >= len(SHAPES)

@@ -28,9 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .eager import processor_kind, trains_on_cpu
-
-Pair = tuple[int, int]
+from .eager import Pair, processor_kind, stock_gradients, trains_on_cpu
 
 __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
@@ -180,7 +178,7 @@ def _input_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, 
     if stride != (1, 1):
         if grad.dtype == torch.float32:
             # The stock float32 gradient has a fast strided kernel; it beats the detour.
-            return _stock_gradients(grad, inputs, weight, stride, padding, (True, False))[0]
+            return stock_gradients(grad, inputs, weight, stride, padding, (True, False))[0]
         height, width = (
             size + 2 * pad - edge + 1 for size, pad, edge in zip(inputs.shape[2:], padding, kernel, strict=True)
         )
@@ -200,7 +198,7 @@ def _weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair,
     kernel = (weight.shape[2], weight.shape[3])
     fits = kernel[0] <= inputs.shape[2] and kernel[1] <= inputs.shape[3]
     if fits and (grad.dtype == torch.float32 or max(kernel) <= _TILE):
-        return _stock_gradients(grad, inputs, weight, stride, padding, (False, True))[1]
+        return stock_gradients(grad, inputs, weight, stride, padding, (False, True))[1]
     if _exchange_is_faster(grad, weight):
         return _exchanged(grad, inputs, weight, stride, padding)
     height, width = inputs.shape[2:]
@@ -216,7 +214,7 @@ def _weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair,
                 continue  # These taps only ever read the padding.
             # A negative padding crops.
             window = F.pad(inputs, (before, columns - width - before, above, rows - height - above))
-            part = _stock_gradients(grad, window, tile, stride, (0, 0), (False, True))[1]
+            part = stock_gradients(grad, window, tile, stride, (0, 0), (False, True))[1]
             result[:, :, top : top + _TILE, left : left + _TILE] = part[:, :, : kernel[0] - top, : kernel[1] - left]
     return result
 
@@ -236,22 +234,6 @@ def _exchanged(grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, paddi
     taps = F.conv2d(together, kernels, None, 1, padding, stride, count * channels)
     taps = taps[:, :, : weight.shape[2], : weight.shape[3]].reshape(count, *weight.shape)
     return taps.sum(0, dtype=torch.float32).to(weight.dtype)
-
-
-def _stock_gradients(
-    grad: Tensor,
-    inputs: Tensor,
-    weight: Tensor,
-    stride: Pair,
-    padding: Pair,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor, Tensor]:
-    """The library's gradients of the inputs and of the weight, undefined where not wanted."""
-    gradients = torch.ops.aten.convolution_backward(
-        grad, inputs, weight, None, stride, padding, (1, 1), False, (0, 0), weight.shape[0],
-        (*wanted, False),
-    )  # fmt: skip
-    return cast("tuple[Tensor, Tensor]", tuple(gradients[:2]))
 
 
 def _pair(value: int | Pair) -> Pair:

@@ -1,15 +1,16 @@
-"""Where layers of our own may take the place of the stock ones."""
+"""What layers of our own share: where they may take the place of the stock ones, and the stock gradients."""
 
 from functools import cache
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from ..processor import has_amx
 
-__all__ = ["ProcessorKind", "processor_kind", "trains_on_cpu"]
+__all__ = ["Pair", "ProcessorKind", "processor_kind", "stock_gradients", "trains_on_cpu"]
 
+Pair = tuple[int, int]
 ProcessorKind = Literal["AMX", "AVX-512", "AVX2", "other"]
 
 
@@ -31,3 +32,23 @@ def trains_on_cpu(images: Tensor) -> bool:
         and images.dim() == 4
         and images.is_contiguous(memory_format=torch.channels_last)
     )
+
+
+def stock_gradients(
+    grad: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """The library's gradients of the inputs and of the weight of a convolution, undefined where not wanted.
+
+    Args:
+        grad: ``(N, out, H', W')``, of the output.
+        inputs: ``(N, in, H, W)``.
+        weight: ``(out, in / groups, kh, kw)``; its shape tells the groups.
+        stride: along height and width.
+        padding: zeros on both sides of height and width.
+        wanted: the gradient of the inputs, of the weight.
+    """
+    groups = inputs.shape[1] // weight.shape[1]
+    made = torch.ops.aten.convolution_backward(
+        grad, inputs, weight, None, stride, padding, (1, 1), False, (0, 0), groups, (*wanted, False)
+    )
+    return cast("tuple[Tensor, Tensor]", tuple(made[:2]))

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .eager import processor_kind, trains_on_cpu
+from .eager import processor_kind, stock_gradients, trains_on_cpu
 
 __all__ = ["FullConv2d"]
 
@@ -87,9 +87,10 @@ class _FullConv2d(torch.autograd.Function):
         grad_inputs: Tensor | None = None
         grad_weight: Tensor | None = None
         if ctx.needs_input_grad[0]:
-            grad_inputs = _stock(grad, inputs, weight, ctx.stride, ctx.pad, (True, False))[0]
+            steps, pads = (ctx.stride, ctx.stride), (ctx.pad, ctx.pad)
+            grad_inputs = stock_gradients(grad, inputs, weight, steps, pads, (True, False))[0]
         if ctx.needs_input_grad[1]:
-            if weight.shape[2] == 1 and ctx.stride == 1:
+            if weight.shape[2] == 1:
                 grad_weight = (_pixels(grad).T @ _pixels(inputs)).view_as(weight)
             else:
                 grad_weight = _side_by_side_gradient(grad, inputs, weight, ctx.stride, ctx.pad)
@@ -110,7 +111,7 @@ def _side_by_side_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, stride:
     reach = max(inputs.shape[3] + pad, stride * (grad.shape[3] - 1) + kernel - pad)
     outputs = math.ceil(reach / stride)  # columns of one image and the zeros behind it
     beside = _side_by_side(grad, outputs), _side_by_side(inputs, outputs * stride)
-    return _stock(*beside, weight, stride, pad, (False, True))[1]
+    return stock_gradients(*beside, weight, (stride, stride), (pad, pad), (False, True))[1]
 
 
 def _side_by_side(images: Tensor, width: int) -> Tensor:
@@ -121,17 +122,6 @@ def _side_by_side(images: Tensor, width: int) -> Tensor:
     by_row = images.permute(0, 2, 3, 1).reshape(rows, count // rows, height, columns, channels)
     made[:, :, :, :columns] = by_row.transpose(1, 2)
     return made.flatten(2, 3).permute(0, 3, 1, 2)
-
-
-def _stock(
-    grad: Tensor, inputs: Tensor, weight: Tensor, stride: int, pad: int, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor]:
-    """The library's gradients of the inputs and of the weight, undefined where not wanted."""
-    steps, pads = (stride, stride), (pad, pad)
-    made = torch.ops.aten.convolution_backward(
-        grad, inputs, weight, None, steps, pads, (1, 1), False, (0, 0), 1, (*wanted, False)
-    )
-    return cast("tuple[Tensor, Tensor]", tuple(made[:2]))
 
 
 def _is_slow(dtype: torch.dtype, weight: Tensor, width: int) -> bool:

@@ -15,7 +15,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 TINY = 1e-7
 LARGEST = 256  # outputs that are made orthogonal together; the work per weight grows with their number
-SMALL = 128  # outputs up to which float32 is as fast: what such products cost is calls and conversions
+SMALL = 128  # of the smaller side: up to here float32 is as fast: what such products cost is calls and conversions
 WIDE = 2  # times as many columns as rows: from here, products of the rows alone pay
 
 
