@@ -1,6 +1,6 @@
 """How accurate a MobileNet is on CIFAR-10 after some minutes of training on this machine, with several seeds.
 
-python benchmarks/cifar10.py CIFAR_FOLDER [--minutes 20] [--alpha A] [--seeds 0,1,2] [--threads T] [--out DIR] ...
+python benchmarks/cifar10.py CIFAR_FOLDER [--minutes 20] [--alpha A] [--fine] [--seeds 0,1,2] [--threads T] ...
 
 CIFAR_FOLDER has train/ and test/ with one folder of images per class; 100 images of each class of train/ are held back
 for validation, for every image that is not learned from costs accuracy.
@@ -35,8 +35,13 @@ RECIPE = (
 IMAGES, VALIDATION = 4900, 100  # of each class
 
 
-def table(alpha: float) -> ArchSpec:
-    """Maps of 32, 16, 8 and 4 pixels, with channels that double where the side halves."""
+def table(alpha: float, *, fine: bool) -> ArchSpec:
+    """Maps of 32, 16, 8 and 4 pixels, with channels that double where the side halves.
+
+    Args:
+        alpha: width multiplier.
+        fine: 32 channels on maps of 32 pixels whatever the width, and another row for them.
+    """
 
     def row(out: int, *, stride: int = 1) -> FusedRow:
         return FusedRow(out=out, expanded=out, stride=stride)
@@ -51,7 +56,7 @@ def table(alpha: float) -> ArchSpec:
         row(256, stride=2),
         row(256),
     )
-    return with_width(
+    spec = with_width(
         ArchSpec(
             name="fused_32",
             paper="arXiv:2404.10518, section 3",
@@ -62,6 +67,9 @@ def table(alpha: float) -> ArchSpec:
         ),
         alpha,
     )
+    if fine:
+        spec = msgspec.structs.replace(spec, name="fused_32_fine", rows=(rows[0], row(32), *spec.rows[1:]))
+    return spec
 
 
 def main() -> None:
@@ -69,13 +77,14 @@ def main() -> None:
     parser.add_argument("cifar", type=Path)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--alpha", type=float, default=1.25)
+    parser.add_argument("--fine", action="store_true", help="one more row, on maps of 32 pixels")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--set", action="append", default=[], help="one field of the recipe")
     parser.add_argument("--out", type=Path, help="keep the runs here")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    spec = table(given.alpha)
+    spec = table(given.alpha, fine=given.fine)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         root = (given.out or Path(folder)).resolve()

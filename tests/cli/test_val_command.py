@@ -29,6 +29,12 @@ def test_the_split_can_be_chosen(artifact: Path, colours: Path, run: Run) -> Non
     assert run("val", artifact, colours, "--split", "train")[0] == 2
 
 
+def test_where_the_images_come_from_is_said_beside_the_numbers(artifact: Path, colours: Path, run: Run) -> None:
+    _, out, err = run("val", artifact, colours, "--json")
+    assert "val and test drawn from the training images with seed 0" in err
+    assert json.loads(out)["split"] == "test"
+
+
 def test_the_table_shows_the_interval_and_every_class(artifact: Path, colours: Path, run: Run) -> None:
     code, out, _ = run("val", artifact, colours)
     assert code == 0

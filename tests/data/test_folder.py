@@ -65,6 +65,15 @@ def test_train_alone_gives_all_three(make_folder: MakeFolder) -> None:
     assert lengths(open_folder(make_folder({"train/cat": 10, "train/dog": 10}))) == {"train": 16, "val": 2, "test": 2}
 
 
+def test_class_folders_that_are_a_split_of_the_folder_above_are_said_to_be_split_again(make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 10, "train/dog": 10, "Test/cat": 10, "Test/dog": 10})
+    assert lengths(open_folder(root / "Test")) == {"train": 16, "val": 2, "test": 2}
+    assert f"Test/ lies beside train/ and is split again: to use it whole, name {root}" in (
+        open_folder(root / "Test").summary.notes
+    )
+    assert "split again" not in open_folder(root).summary.describe()
+
+
 def test_a_class_may_be_called_train(make_folder: MakeFolder) -> None:
     dataset = open_folder(make_folder({"train": 5, "plane": 5, "car": 5}))
     assert dataset.labels == ("car", "plane", "train")

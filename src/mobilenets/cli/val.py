@@ -48,19 +48,22 @@ def command(model: Path, data: str, split: SplitName | None, engine: str | None,
     from ..data import open_dataset
 
     validation: Validation | LabelValidation
+    if is_bundle(model) and engine is not None:
+        raise click.UsageError("--engine is for artifacts; torch answers for a bundle")
+    dataset = open_dataset(data)
+    for note in dataset.summary.notes:
+        click.echo(note, err=True)
     if is_bundle(model):
-        if engine is not None:
-            raise click.UsageError("--engine is for artifacts; torch answers for a bundle")
         from ..bundle import read_bundle
         from ..train.validate import measure_bundle
 
-        validation = measure_bundle(read_bundle(model), open_dataset(data), split=split)
+        validation = measure_bundle(read_bundle(model), dataset, split=split)
     else:
         from ..runtime import open_artifact
         from ..runtime.validate import validate_artifact
 
         validation = validate_artifact(
-            open_artifact(model, engine=engine_for(model, engine, threads=None)), open_dataset(data), split=split
+            open_artifact(model, engine=engine_for(model, engine, threads=None)), dataset, split=split
         )
     if as_json:
         from ..records import to_json
