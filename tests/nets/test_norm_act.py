@@ -16,6 +16,7 @@ def _small_tensors_too(monkeypatch: pytest.MonkeyPatch) -> None:
     if not module._operators_are_there():
         pytest.skip("this torch is without oneDNN, or this processor without bfloat16")
     monkeypatch.setattr(module, "_LEAST", 1)
+    monkeypatch.setattr(module, "processor_kind", lambda: "AVX-512")
 
 
 def norm_of(channels: int) -> nn.BatchNorm2d:
@@ -109,3 +110,9 @@ def test_small_tensors_are_left_to_the_stock_layers(monkeypatch: pytest.MonkeyPa
     images = images_of(16).requires_grad_()
     monkeypatch.setattr(module, "_LEAST", images.numel() + 1)
     assert not fused(norm_act(images, norm_of(16), nn.ReLU()))
+
+
+def test_with_amx_only_what_gains_there_takes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "processor_kind", lambda: "AMX")
+    images, norm = images_of(16).requires_grad_(), norm_of(16)
+    assert [fused(norm_act(images, norm, act)) for act in ACTS] == [False, True, True, False]

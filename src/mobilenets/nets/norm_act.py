@@ -23,13 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .eager import trains_on_cpu
+from .eager import ProcessorKind, processor_kind, trains_on_cpu
 
 __all__ = ["norm_act"]
 
 Fused = Literal["none", "relu", "hardtanh", "hardswish"]
 
 _ATTRIBUTES: Final[dict[Fused, list[float]]] = {"none": [], "relu": [], "hardtanh": [0.0, 6.0], "hardswish": []}
+# What the stock layers do as fast or faster, by processor (docs/decisions.md).
+_STOCK_IS_FASTER: Final[dict[ProcessorKind, tuple[Fused, ...]]] = {"AMX": ("none", "hardswish")}
 _STEP: Final = 8  # channels: other widths have no fast kernel
 _LEAST: Final = 2**20  # numbers: below, the calls themselves cost what the passes save
 
@@ -43,7 +45,8 @@ def norm_act(inputs: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
         act: an activation.
     """
     fused = _fused(act)
-    if fused is None or not _is_fast(inputs, norm, act):
+    stock = fused is None or fused in _STOCK_IS_FASTER.get(processor_kind(), ())
+    if stock or not _is_fast(inputs, norm, act):
         return cast(Tensor, act(norm(inputs)))
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.num_batches_tracked is not None
