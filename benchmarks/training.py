@@ -67,13 +67,15 @@ def stock_network(model: str):
                 setattr(module, name, made)
             elif isinstance(child, nn.BatchNorm2d):
                 child.momentum = 0.1  # PyTorch's own, and the recipe's; tables have those of their papers' long runs
+            elif isinstance(child, GlobalMean):
+                setattr(module, name, nn.AdaptiveAvgPool2d(1))
             elif isinstance(child, ConvNormAct):
                 plain(child)
                 setattr(module, name, nn.Sequential(child.pad, child.conv, child.norm, child.act))
             else:
                 plain(child)
 
-    from mobilenets.nets.parts import ConvNormAct
+    from mobilenets.nets.parts import ConvNormAct, GlobalMean
 
     network = nets.build(table(model))
     plain(network)

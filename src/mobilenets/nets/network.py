@@ -14,7 +14,7 @@ from ..arch.spec import ArchSpec, ClassifierHead, Norm
 from ..errors import FileFormatError
 from .builders import AttentionRowModule, build_row
 from .depthwise import DepthwiseConv2d
-from .parts import activation
+from .parts import GlobalMean, activation
 
 __all__ = ["Network", "build", "initialise", "load_tensors", "tensors_of"]
 
@@ -25,7 +25,7 @@ class ClassifierModule(nn.Module):
     def __init__(self, head: ClassifierHead, in_channels: int, *, norm: Norm) -> None:
         super().__init__()
         layers = {layer.name: layer for layer in head.layers(in_channels)}
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = GlobalMean()
         self.hidden: nn.Module = _linear(layers["hidden"]) if "hidden" in layers else nn.Identity()
         self.norm: nn.Module = (
             nn.BatchNorm1d(layers["hidden"].out_channels, eps=norm.eps, momentum=norm.momentum)

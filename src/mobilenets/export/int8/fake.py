@@ -232,7 +232,7 @@ class _Made:
     def excite(self, module: SqueezeExcite, path: str) -> nn.Module:
         """In place of squeeze-and-excite."""
         return _Excite(
-            pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), self.place(f"{path}.pool")),
+            pool=nn.Sequential(module.pool, self.place(f"{path}.pool")),
             squeeze=nn.Sequential(
                 self.folded(module.squeeze, f"{path}.squeeze"), nn.ReLU(), self.place(f"{path}.squeeze.relu")
             ),
