@@ -45,8 +45,8 @@ def norm_act(inputs: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
         act: an activation.
     """
     fused = _fused(act)
-    stock = fused is None or fused in _STOCK_IS_FASTER.get(processor_kind(), ())
-    if stock or not _is_fast(inputs, norm, act):
+    # The processor is asked last: what is being captured by torch.compile cannot follow that call.
+    if fused is None or not _is_fast(inputs, norm, act) or fused in _STOCK_IS_FASTER.get(processor_kind(), ()):
         return cast(Tensor, act(norm(inputs)))
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.num_batches_tracked is not None
