@@ -74,6 +74,11 @@ def test_class_folders_that_are_a_split_of_the_folder_above_are_said_to_be_split
     assert "split again" not in open_folder(root).summary.describe()
 
 
+def test_a_folder_that_is_no_split_of_anything_is_not_said_to_be_one(make_folder: MakeFolder) -> None:
+    root = make_folder({"test/cat": 10, "test/dog": 10, "val/cat": 10, "val/dog": 10})  # without train, no data set
+    assert "split again" not in open_folder(root / "test").summary.describe()
+
+
 def test_a_class_may_be_called_train(make_folder: MakeFolder) -> None:
     dataset = open_folder(make_folder({"train": 5, "plane": 5, "car": 5}))
     assert dataset.labels == ("car", "plane", "train")

@@ -13,7 +13,7 @@ from .engines import ENGINE_HELP, engine_for
 from .params import is_bundle
 
 if TYPE_CHECKING:
-    from ..data import SplitName
+    from ..data import Dataset, SplitName
     from ..runtime.validate import LabelValidation, Validation
 
 __all__ = ["command"]
@@ -45,25 +45,20 @@ def command(model: Path, data: str, split: SplitName | None, engine: str | None,
 
     A share of n images is uncertain; the interval covers the true value 95 times of 100 (Wilson 1927).
     """
-    from ..data import open_dataset
-
     validation: Validation | LabelValidation
-    if is_bundle(model) and engine is not None:
-        raise click.UsageError("--engine is for artifacts; torch answers for a bundle")
-    dataset = open_dataset(data)
-    for note in dataset.summary.notes:
-        click.echo(note, err=True)
     if is_bundle(model):
+        if engine is not None:
+            raise click.UsageError("--engine is for artifacts; torch answers for a bundle")
         from ..bundle import read_bundle
         from ..train.validate import measure_bundle
 
-        validation = measure_bundle(read_bundle(model), dataset, split=split)
+        validation = measure_bundle(read_bundle(model), _opened(data), split=split)
     else:
         from ..runtime import open_artifact
         from ..runtime.validate import validate_artifact
 
         validation = validate_artifact(
-            open_artifact(model, engine=engine_for(model, engine, threads=None)), dataset, split=split
+            open_artifact(model, engine=engine_for(model, engine, threads=None)), _opened(data), split=split
         )
     if as_json:
         from ..records import to_json
@@ -76,6 +71,16 @@ def command(model: Path, data: str, split: SplitName | None, engine: str | None,
         _label_lines(validation, model) if isinstance(validation, LabelValidation) else _lines(validation, model)
     ):
         click.echo(line)
+
+
+def _opened(data: str) -> Dataset:
+    """The data set; how it was split is said beside the numbers."""
+    from ..data import open_dataset
+
+    dataset = open_dataset(data)
+    for note in dataset.summary.notes:
+        click.echo(note, err=True)
+    return dataset
 
 
 def _lines(validation: Validation, model: Path) -> Iterator[str]:

@@ -79,13 +79,14 @@ def open_folder(path: str | Path, *, seed: int = 0, val_fraction: float = 0.1, t
     else:
         scanned = {"train": _classes(root, "", top)}
         outside = ()
-    whole = [] if folders else _is_split_of(root)
     labels = natural_order(scanned["train"].files)
     _check_classes(root, scanned, labels)
 
     found = {split: _in_order(of_split, labels) for split, of_split in scanned.items()}
     parts, notes = with_drawn(found, labels, root, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
-    notes += whole + _missing_classes(parts, labels)
+    if not folders:
+        notes += _split_again(root)
+    notes += _missing_classes(parts, labels)
     notes += duplicate_notes(root, {split: [file for file, _ in files] for split, files in parts.items()})
     return Dataset(
         name=printable(root.resolve().name),
@@ -135,15 +136,20 @@ def _split_folders(root: Path, top: Listing) -> dict[SplitName, str]:
     return {}
 
 
-def _is_split_of(root: Path) -> list[str]:
-    """What to say of class folders that are a split of a data set one folder up: they would be split once more."""
+def _split_again(root: Path) -> list[str]:
+    """What to say of class folders that are one split of a data set a folder up."""
     here = root.resolve()
-    if here.name.lower() in SPLIT_FOLDERS:
-        beside = [name for name in SPLIT_FOLDERS if name != here.name.lower() and (here.parent / name).is_dir()]
-        if beside:
-            up = printable(str(here.parent))
-            return [f"{here.name}/ lies beside {beside[0]}/ and is split again: to use it whole, name {up}"]
-    return []
+    if here.name.lower() not in SPLIT_FOLDERS:
+        return []
+    try:
+        beside = sorted(path.name for path in here.parent.iterdir() if path.name.lower() in SPLIT_FOLDERS)
+    except OSError:
+        return []
+    others = [name for name in beside if name != here.name and (here.parent / name).is_dir()]
+    if not others or "train" not in {SPLIT_FOLDERS[name.lower()] for name in (here.name, *others)}:
+        return []
+    up = printable(str(here.parent))
+    return [f"{here.name}/ lies beside {others[0]}/ and is split again: to use it whole, name {up}"]
 
 
 def _classes(root: Path, folder: str, listing: Listing) -> _Classes:

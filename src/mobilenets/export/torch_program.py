@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..bundle import Bundle
 from ..errors import SpecError
 from ..nets import build, load_tensors
-from ..nets.parts import ConvNormAct, SqueezeExcite
+from ..nets.parts import ConvNormAct, GlobalMean
 from ..records import Preprocess
 from ..runtime.engines.torch_export import FACTS_FILE
 from .onnx_graph import INPUT_NAME
@@ -89,21 +89,8 @@ class _FromPixels(nn.Module):
         return logits.float()
 
 
-class _Excite(nn.Module):
-    """Squeeze-and-excite with its mean written as a mean: adaptive pooling is exported with a copy of the memory."""
-
-    def __init__(self, whole: SqueezeExcite) -> None:
-        super().__init__()
-        self.squeeze, self.excite = whole.squeeze, whole.excite
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
-        scale = torch.relu(self.squeeze(inputs.mean((2, 3), keepdim=True)))
-        return inputs * nn.functional.hardsigmoid(self.excite(scale))
-
-
 class _Mean(nn.Module):
-    """(N, C, H, W) to (N, C, 1, 1)."""
+    """(N, C, H, W) to (N, C, 1, 1), written as a mean: adaptive pooling is exported with a copy of the memory."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.mean((2, 3), keepdim=True)
@@ -125,7 +112,5 @@ def _fold(network: nn.Module) -> None:
             conv.bias = nn.Parameter((old * scale + shift).float())
             module.norm = nn.Identity()
         for name, child in list(module.named_children()):
-            if isinstance(child, SqueezeExcite):
-                setattr(module, name, _Excite(child))
-            elif isinstance(child, nn.AdaptiveAvgPool2d):
+            if isinstance(child, GlobalMean):
                 setattr(module, name, _Mean())
