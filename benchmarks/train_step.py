@@ -4,7 +4,8 @@ python benchmarks/train_step.py [MODEL ...] [--precision bf16|fp32] [--steps N] 
 
 One process; steps of 128 images of 32 pixels on one network, with all of our layers, and with one of them as PyTorch
 has it: norm and activation (`nets/norm_act.py`; ours is for bfloat16), the backward pass of depthwise convolutions
-(`nets/depthwise.py`), the weight gradient of full ones (`nets/full.py`), the mean over a map (`nets/parts.py`).
+(`nets/depthwise.py`), the weight gradient of full ones, the gates of squeeze-and-excite as matrix products (both
+`nets/full.py`), the mean over a map (`nets/parts.py`).
 "full_everywhere" is with our weight gradient for all full convolutions, on any processor and map, instead of where the
 rule there says so. Steps take turns; processor time is compared, which other work disturbs less than the clock.
 """
@@ -34,6 +35,7 @@ WITHOUT = {
     "norm_act": mock.patch.object(parts, "norm_act", lambda inputs, norm, act: act(norm(inputs))),
     "depthwise": mock.patch.object(depthwise, "_has_fast_backward", return_value=False),
     "full": mock.patch.object(full, "_is_slow", return_value=False),
+    "gates": mock.patch.object(full, "_is_product", return_value=False),
     "mean": mock.patch.object(parts.GlobalMean, "forward", torch.nn.AdaptiveAvgPool2d.forward),
     "full_everywhere": mock.patch.object(full, "_is_slow", return_value=True),
 }

@@ -14,7 +14,7 @@ SHAPES = [
     (96, 64, 1, 1, 8, 8),
     (64, 128, 1, 1, 7, 5),
     (512, 16, 1, 1, 4, 4),
-    (80, 320, 1, 1, 1, 1),
+    (80, 320, 1, 1, 1, 2),
     (24, 40, 3, 1, 4, 4),
     (24, 40, 3, 1, 7, 5),
     (24, 40, 3, 2, 8, 8),
@@ -112,6 +112,42 @@ def test_the_forward_pass_has_the_bits_of_the_stock_convolution_and_frozen_weigh
     assert own(layer(images.detach()))  # the first layer of what is learned
     layer.weight.requires_grad_(False)
     assert not own(layer(images))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_one_pixel_it_is_a_matrix_product_in_training(bias: bool, dtype: torch.dtype) -> None:
+    layer, images = FullConv2d(40, 24, 1, bias=bias), images_of(40, 1, 1)
+    exact = nn.Conv2d(40, 24, 1, bias=bias).double()
+    exact.load_state_dict(layer.state_dict())
+    wanted = exact(doubled := images.detach().double().requires_grad_())
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = layer(images)
+    assert (found.dtype, found.shape) == (dtype, (6, 24, 1, 1))
+    signal = torch.randn(6, 24, 1, 1)
+    found.backward(signal.to(dtype))
+    wanted.backward(signal.double())
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(found.double(), wanted, **close)
+    torch.testing.assert_close(images.grad.double(), doubled.grad, **close)
+    for own_p, exact_p in zip(layer.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(own_p.grad.double(), exact_p.grad, **close)
+
+
+def test_what_is_more_than_a_product_stays_a_convolution() -> None:
+    pixel = images_of(40, 1, 1)
+    for layer, images in (
+        (FullConv2d(40, 24, 1, padding=1), pixel),
+        (FullConv2d(40, 24, 1, groups=2), pixel),
+        (FullConv2d(40, 24, 3, padding=1), pixel),
+        (FullConv2d(40, 24, 1), images_of(40, 2, 1)),
+    ):
+        stock = nn.functional.conv2d(images, layer.weight, layer.bias, 1, layer.padding, 1, layer.groups)
+        assert torch.equal(layer(images), stock)
+        assert "Convolution" in str(layer(images).grad_fn)
+    with torch.no_grad():
+        layer = FullConv2d(40, 24, 1)
+        assert torch.equal(layer(pixel), nn.functional.conv2d(pixel, layer.weight, layer.bias))
 
 
 @pytest.mark.usefixtures("everywhere")
@@ -226,7 +262,7 @@ def ways(network: nn.Module, images: Tensor) -> list[bool]:
 
 
 def test_a_network_s_wide_pointwise_layers_take_it() -> None:
-    seen = ways(build(compose("mobilenet_v1", alpha=0.5, resolution=32, classes=3)), images_of(3, 32, 32))
+    seen = ways(build(compose("mobilenet_v1", alpha=0.5, resolution=64, classes=3)), images_of(3, 64, 64))
     assert len(seen) == 14
     assert not seen[0]  # the stem
     assert sum(seen) >= 10

@@ -10,6 +10,9 @@ small images rows are short, and its kernels idle: with AMX a row of 4 pixels co
 
 `_is_slow` says where that was measured to be faster (docs/log.md). Everything else (another processor, layout or
 device, groups, dilation, graph capture), the output, and the gradient of the inputs are the stock operation.
+
+A 1x1 convolution of one pixel, as in squeeze-and-excite, is a matrix product altogether; as a convolution, forwards and
+back, it takes longer in every number format and on every processor that was measured.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ class FullConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Conv2d has
         """``(N, in, H, W)`` to ``(N, out, H', W')``."""
+        if trains_on_cpu(input) and _is_product(self, input):
+            return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
         if self._may_differ(input):
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight.dtype
             columns = (input.shape[3] + 2 * self._pad - self.weight.shape[3]) // self.stride[1] + 1
@@ -122,6 +127,12 @@ def _side_by_side(images: Tensor, width: int) -> Tensor:
     by_row = images.permute(0, 2, 3, 1).reshape(rows, count // rows, height, columns, channels)
     made[:, :, :, :columns] = by_row.transpose(1, 2)
     return made.flatten(2, 3).permute(0, 3, 1, 2)
+
+
+def _is_product(layer: nn.Conv2d, images: Tensor) -> bool:
+    """Whether all that the layer does to these images is one matrix product."""
+    sizes = images.shape[2:], layer.weight.shape[2:]
+    return sizes == ((1, 1), (1, 1)) and layer.padding == (0, 0) and layer.groups == 1
 
 
 def _is_slow(dtype: torch.dtype, weight: Tensor, width: int) -> bool:

@@ -127,8 +127,8 @@ class SqueezeExcite(nn.Module):
     def __init__(self, squeeze: Layer, excite: Layer) -> None:
         super().__init__()
         self.pool = GlobalMean()
-        self.squeeze = nn.Conv2d(squeeze.in_channels, squeeze.out_channels, 1)
-        self.excite = nn.Conv2d(excite.in_channels, excite.out_channels, 1)
+        self.squeeze = FullConv2d(squeeze.in_channels, squeeze.out_channels, 1)
+        self.excite = FullConv2d(excite.in_channels, excite.out_channels, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) to the same, each channel scaled by a number in [0, 1]."""
