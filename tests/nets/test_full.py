@@ -134,6 +134,17 @@ def test_of_one_pixel_it_is_a_matrix_product_in_training(bias: bool, dtype: torc
         torch.testing.assert_close(own_p.grad.double(), exact_p.grad, **close)
 
 
+def test_the_gates_of_squeeze_and_excite_are_such_products() -> None:
+    network = build(compose("mobilenet_v3_small", alpha=0.5, resolution=32, classes=3))
+    seen: list[str] = []
+    for name, module in network.named_modules():
+        if name.endswith((".excite.squeeze", ".excite.excite")):
+            module.register_forward_hook(lambda _, inputs, outputs: seen.append(str(outputs.grad_fn)))
+    network.to(memory_format=torch.channels_last).train()(images_of(3, 32, 32))
+    assert len(seen) == 18
+    assert not any("Convolution" in how for how in seen)
+
+
 def test_what_is_more_than_a_product_stays_a_convolution() -> None:
     pixel = images_of(40, 1, 1)
     for layer, images in (

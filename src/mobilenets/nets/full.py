@@ -41,7 +41,9 @@ class FullConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Conv2d has
         """``(N, in, H, W)`` to ``(N, out, H', W')``."""
-        if trains_on_cpu(input) and _is_product(self, input):
+        if not trains_on_cpu(input):
+            return super().forward(input)
+        if _is_product(self, input):
             return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
         if self._may_differ(input):
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight.dtype
@@ -60,8 +62,7 @@ class FullConv2d(nn.Conv2d):
         """Whether the gradient of the weight is wanted here, and could be computed otherwise."""
         height, width = self.weight.shape[2:]
         return (
-            trains_on_cpu(images)
-            and self.weight.requires_grad
+            self.weight.requires_grad
             and (images.dtype == self.weight.dtype or torch.is_autocast_enabled("cpu"))
             and self.bias is None
             and self.groups == 1
