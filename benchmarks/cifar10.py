@@ -4,10 +4,9 @@ python benchmarks/cifar10.py CIFAR_FOLDER [--minutes 20] [--alpha A] [--fine] [-
 
 CIFAR_FOLDER has train/ and test/ with one folder of images per class; 100 images of each class of train/ are held back
 for validation, for every image that is not learned from costs accuracy.
-The network is made of V4's rows for 32 pixels: a convolution, then fused inverted bottlenecks whose expansion is not
-wider than the row: nearly all of its time goes into large matrix products. `mobilenets train` gets its table as a file
-and the time as --time (validation included); all of test/ judges the weights at the end. What is in --out is not
-trained again.
+The network is `mobilenet_v4_fused`, nearly all of whose time goes into large matrix products. `mobilenets train` gets
+its table as a file and the time as --time (validation included); all of test/ judges the weights at the end. What is in
+--out is not trained again.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import msgspec
 from rows import append
 from runs import judged, linked, trained
 
-from mobilenets.arch import ArchSpec, ClassifierHead, ConvRow, FusedRow, Norm, cost, with_width
+from mobilenets.arch import ArchSpec, FusedRow, compose, cost
 
 RECIPE = (
     "optimizer=muon",
@@ -36,40 +35,18 @@ IMAGES, VALIDATION = 4900, 100  # of each class
 
 
 def table(alpha: float, *, fine: bool) -> ArchSpec:
-    """Maps of 32, 16, 8 and 4 pixels, with channels that double where the side halves.
+    """The network, for ten classes.
 
     Args:
         alpha: width multiplier.
         fine: 32 channels on maps of 32 pixels whatever the width, and another row for them.
     """
-
-    def row(out: int, *, stride: int = 1) -> FusedRow:
-        return FusedRow(out=out, expanded=out, stride=stride)
-
-    rows = (
-        ConvRow(out=32, act="relu"),
-        row(64, stride=2),
-        row(64),
-        row(128, stride=2),
-        row(128),
-        row(128),
-        row(256, stride=2),
-        row(256),
-    )
-    spec = with_width(
-        ArchSpec(
-            name="fused_32",
-            paper="arXiv:2404.10518, section 3",
-            rows=rows,
-            head=ClassifierHead(classes=10),
-            norm=Norm(eps=1e-5, momentum=0.1),
-            resolution=32,
-        ),
-        alpha,
-    )
-    if fine:
-        spec = msgspec.structs.replace(spec, name="fused_32_fine", rows=(rows[0], row(32), *spec.rows[1:]))
-    return spec
+    spec = compose("mobilenet_v4_fused", alpha=alpha, classes=10)
+    if not fine:
+        return spec
+    first = compose("mobilenet_v4_fused").rows[0]
+    rows = (first, FusedRow(out=first.out, expanded=first.out), *spec.rows[1:])
+    return msgspec.structs.replace(spec, name=f"{spec.name}_fine", rows=rows)
 
 
 def main() -> None:

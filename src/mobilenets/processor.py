@@ -6,7 +6,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["has_amx", "has_bfloat16", "has_vnni", "processor_name"]
+__all__ = ["bfloat16_is_fast", "has_amx", "has_bfloat16", "has_vnni", "processor_name"]
 
 _MODELS = ("model name", "Model", "Hardware")  # x86; Raspberry Pi; other ARM boards
 _FLAGS = ("flags", "Features")  # x86; ARM
@@ -48,6 +48,16 @@ def has_amx(cpuinfo: str | None = None) -> bool:
 def has_bfloat16(cpuinfo: str | None = None) -> bool:
     """Whether an x86 processor multiplies bfloat16; False where that cannot be seen."""
     return bool({"avx512_bf16", "amx_bf16"} & _flags(_told() if cpuinfo is None else cpuinfo))
+
+
+def bfloat16_is_fast(cpuinfo: str | None = None) -> bool:
+    """Whether an x86 processor multiplies bfloat16 faster than float32; False where that cannot be seen.
+
+    An Intel that does without AMX, or shows none to a virtual machine, was measured to take 1.7 times as long
+    (docs/log.md, "Bfloat16 on an Intel without AMX"); an AMD half as long.
+    """
+    told = _told() if cpuinfo is None else cpuinfo
+    return has_amx(told) or (has_bfloat16(told) and _after(told, ("vendor_id",)) != "GenuineIntel")
 
 
 @cache

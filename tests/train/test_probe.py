@@ -154,10 +154,14 @@ def test_precision_and_threads_are_open_where_the_recipe_and_the_machine_leave_t
 ) -> None:
     free, fixed = Recipe(epochs=1.0), Recipe(epochs=1.0, precision="fp32")
     monkeypatch.setattr(machine, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "bfloat16_is_fast", lambda: True)
     with on_threads(2):
         assert ways_open(free, CPU) == (way("bf16", 2), way("fp32", 2), way("bf16", 1), way("fp32", 1))
         assert ways_open(free, CPU)[0] == usual_way(free, CPU)
         assert ways_open(fixed, CPU) == (way("fp32", 2), way("fp32", 1))
+        monkeypatch.setattr(machine, "bfloat16_is_fast", lambda: False)
+        assert ways_open(free, CPU) == (way("fp32", 2), way("bf16", 2), way("fp32", 1), way("bf16", 1))
+        assert ways_open(free, CPU)[0] == usual_way(free, CPU)
         monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
         assert ways_open(free, CPU) == (way("fp32", 2), way("fp32", 1))
     with on_threads(1):

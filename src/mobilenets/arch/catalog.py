@@ -26,6 +26,7 @@ from .v4 import (
     mobilenet_v4_conv_large,
     mobilenet_v4_conv_medium,
     mobilenet_v4_conv_small,
+    mobilenet_v4_fused,
     mobilenet_v4_hybrid_large,
     mobilenet_v4_hybrid_medium,
     mobilenet_v4_hybrid_medium_paper,
@@ -50,8 +51,8 @@ CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     }
 )
 
-# What a paper or a library makes of a catalogue row, by name: no families of their own, but alpha and resolution can be
-# set as for one.
+# What a paper or a library makes of a catalogue row, or we of its blocks, by name: no families of their own, but alpha
+# and resolution can be set as for one.
 VARIANTS: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     {
         "mobilenet_v1_full_convolutions": lambda: full_convolutions(mobilenet_v1()),
@@ -60,6 +61,7 @@ VARIANTS: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
         "mobilenet_v3_small_reduced_tail": lambda: reduced_tail(mobilenet_v3_small()),
         "mobilenet_v3_large_torchvision": mobilenet_v3_large,  # torchvision narrows it by a rule of its own
         "mobilenet_v3_small_torchvision": mobilenet_v3_small,
+        "mobilenet_v4_fused": mobilenet_v4_fused,
         "mobilenet_v4_hybrid_medium_paper": mobilenet_v4_hybrid_medium_paper,
     }
 )

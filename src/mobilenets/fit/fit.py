@@ -18,7 +18,7 @@ from ..records import Environment, Precision, Preprocess, only_classifiers, read
 from ..train import CrossEntropy, EvalPixels, MakeObjective, Outcome, Recipe, train
 from ..train.choose import native_side, preprocess_for, recipe_for, store_side
 from ..train.elastic import elastic as elastic_objective
-from .candidates import ALPHAS, FAMILIES, Option, options
+from .candidates import ALPHAS, Option, families_for, options
 from .deliver import Delivery, deliver
 from .latency import LatencyTable
 from .plan import candidate_of, make_plan, no_candidate, static_status, timed_status
@@ -39,7 +39,7 @@ def fit(
     *,
     out: Path,
     seconds: float = 1800.0,
-    families: Sequence[str] = FAMILIES,
+    families: Sequence[str] | None = None,
     alphas: Sequence[float] = ALPHAS,
     resolutions: Sequence[int] | None = None,
     precisions: Sequence[Precision] = ("fp32",),
@@ -62,7 +62,7 @@ def fit(
         budget: what to keep; latency is for one image on this machine.
         out: the folder of the fit: `report.html`, `report.json`, artifacts by precision, the bundle, the runs.
         seconds: for everything.
-        families: rows of the catalogue.
+        families: names of the catalogue or of a variant; None: those that suit the images.
         alphas: width multipliers.
         resolutions: input sides in pixels; None: those that suit the images.
         precisions: that compete. int8 is made of the winner in any case, and delivered if it keeps its promises.
@@ -81,13 +81,14 @@ def fit(
     begun = recipe or Recipe(seconds=seconds)
     only_classifiers(dataset.task, what="fit")
     run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic)
+    side = native_side(dataset)
+    families = families_for(side) if families is None else families
     asked: list[object] = [list(families), list(alphas), list(resolutions or []), list(precisions)]
     asked += ["elastic"] if elastic else []
     run.open(asked)
     if run.state.finished:
         say(f"this fit is finished; its report is {out / 'report.html'}")
         return read_record(out / REPORT_NAME, FitReport, what="report of a fit")
-    side = native_side(dataset)
     choices = options(
         classes=len(dataset.labels),
         native_side=side,

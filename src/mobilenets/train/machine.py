@@ -12,10 +12,18 @@ from collections.abc import Iterator
 import torch
 
 from ..errors import UsageError
-from ..processor import has_bfloat16
+from ..processor import bfloat16_is_fast, has_bfloat16
 from .recipe import Precision
 
-__all__ = ["compute_dtype", "keep_freed_memory", "lower_precision", "memory_explained", "on_threads", "pick_device"]
+__all__ = [
+    "compute_dtype",
+    "computes_bfloat16",
+    "keep_freed_memory",
+    "lower_precision",
+    "memory_explained",
+    "on_threads",
+    "pick_device",
+]
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 # mallopt's parameters, from glibc's malloc.h
@@ -53,12 +61,16 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "bf16":
         return torch.bfloat16
     if precision == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-        if device.type == "cpu":
-            return torch.bfloat16 if has_bfloat16() else torch.float32
-        return torch.float32
+        faster = computes_bfloat16(device) and (device.type != "cpu" or bfloat16_is_fast())
+        return torch.bfloat16 if faster else torch.float32
     raise UsageError(f"precision {precision!r}", wanted="auto, fp32 or bf16", do="use one")
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16, which need not be faster than those for float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and has_bfloat16()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from .checkpoint import Progress
 from .compiled import check_compiles, compiled_if_faster
 from .learner import Learner
 from .loader import Batches, Drawn
-from .machine import compute_dtype
+from .machine import computes_bfloat16
 from .recipe import Recipe
 from .team import Team
 from .trial import MakeLearner, Trial, measure
@@ -93,12 +93,13 @@ def find_way(
 def ways_open(recipe: Recipe, device: torch.device) -> tuple[Way, ...]:
     """What can be tried, the usual way first: time may end before the last one has its turn.
 
-    bfloat16 where the processor multiplies it; on a CPU one thread beside all that torch has.
+    bfloat16 where the processor multiplies it, be it slowly; on a CPU one thread beside all that torch has.
     """
     first = usual_way(recipe, device)
-    both = recipe.precision == "auto" and compute_dtype("auto", device) == torch.bfloat16
+    both = recipe.precision == "auto" and computes_bfloat16(device)
     threads = (first.threads, 1) if device.type == "cpu" and first.threads > 1 else (first.threads,)
-    precisions: tuple[Exact, ...] = (first.precision, "fp32") if both else (first.precision,)
+    other: Exact = "fp32" if first.precision == "bf16" else "bf16"
+    precisions: tuple[Exact, ...] = (first.precision, other) if both else (first.precision,)
     return tuple(Way(precision=precision, threads=count) for count in threads for precision in precisions)
 
 
