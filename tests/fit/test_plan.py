@@ -11,7 +11,7 @@ from mobilenets.bench import Latency
 from mobilenets.errors import UnknownNameError, UsageError
 from mobilenets.fit import Budget, LatencyTable, Option, options
 from mobilenets.fit.candidates import ALPHAS, FAMILIES, THUMBNAIL_FAMILIES, in_order_of_promise, promise
-from mobilenets.fit.plan import candidate_of, make_plan, no_candidate, static_status, timed_status
+from mobilenets.fit.plan import candidate_of, final_seconds, make_plan, no_candidate, static_status, timed_status
 from mobilenets.fit.records import LatencyEstimate, RoundResult
 from mobilenets.fit.state import Plan, State
 from mobilenets.fit.together import widest_of
@@ -217,6 +217,14 @@ def test_a_plan_never_spends_more_than_there_is(seconds: float) -> None:
     assert spent < seconds
     assert plan.final_seconds > 0.5 * seconds
     assert [count for count, _ in plan.rounds] == sorted((count for count, _ in plan.rounds), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("spent", "seconds"), [(400.0, 555.0), (300.0, 655.0), (700.0, 300.0)], ids=["a little late", "early", "very late"]
+)
+def test_the_winner_has_the_time_that_is_left_and_at_least_half_of_its_own(spent: float, seconds: float) -> None:
+    plan = Plan(entrants=(0,), rounds=(), final_seconds=600.0)
+    assert final_seconds(plan, spent=spent, asked=1000.0) == seconds
 
 
 def test_little_time_brings_smaller_networks_into_training() -> None:

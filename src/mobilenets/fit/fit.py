@@ -21,7 +21,7 @@ from ..train.elastic import elastic as elastic_objective
 from .candidates import ALPHAS, Option, families_for, options
 from .deliver import Delivery, deliver
 from .latency import LatencyTable
-from .plan import candidate_of, make_plan, no_candidate, static_status, timed_status
+from .plan import candidate_of, final_seconds, make_plan, no_candidate, static_status, timed_status
 from .records import Budget, Candidate, FitReport, LatencyEstimate, RoundResult, Status, TrainingRow
 from .report import REPORT_NAME, write_report
 from .speed import training_speeds
@@ -201,7 +201,7 @@ class _Fit:
                 results.append((place, RoundResult(round=1, seconds=seconds, top1=top1)))
             self.keep(results=tuple(results))
         if self.state.winner is None:
-            self.keep(winner=self.state.standing(2)[0])
+            self._decide(self.state.standing(2)[0])
 
     def _halve(self, side: int | None) -> None:
         """The rounds of successive halving."""
@@ -215,7 +215,13 @@ class _Fit:
                 result = RoundResult(round=number, seconds=seconds, top1=outcome.top1)
                 self.keep(results=(*self.state.results, (place, result)))
         if self.state.winner is None:
-            self.keep(winner=self.state.standing(len(plan.rounds) + 1)[0])
+            self._decide(self.state.standing(len(plan.rounds) + 1)[0])
+
+    def _decide(self, winner: int) -> None:
+        """Who is trained for all the time that is left."""
+        plan = self._plan()
+        seconds = final_seconds(plan, spent=self.clock.seconds, asked=self.asked_seconds)
+        self.keep(winner=winner, plan=msgspec.structs.replace(plan, final_seconds=seconds))
 
     def finish(self, side: int | None, *, command: str) -> FitReport:
         """Train the winner, export, prove, report; the next best where a gate or the final measurement refuses.

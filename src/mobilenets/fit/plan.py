@@ -10,7 +10,7 @@ from .candidates import Option, in_order_of_promise, within_reach
 from .records import Budget, Candidate, LatencyEstimate, Status
 from .state import Plan
 
-__all__ = ["candidate_of", "make_plan", "no_candidate", "static_status", "timed_status"]
+__all__ = ["candidate_of", "final_seconds", "make_plan", "no_candidate", "static_status", "timed_status"]
 
 SEARCH_SHARE = 0.16  # of the training time goes into finding out whom to train
 SEARCH_UNIT = 14.0  # seconds; the number of entrants grows with the root of the search time, and so does each's time
@@ -18,6 +18,7 @@ MOST_ENTRANTS = 8
 TOGETHER_SHARE = 0.6  # of the training time goes into one elastic training; its winner has the rest for itself
 RESERVE_SECONDS = 45.0  # for export, gates, benchmark and report
 RESERVE_SHARE = 0.2  # of the whole time, at most
+LEAST_FINAL = 0.5  # of the planned final training happens, however late it is
 
 
 def static_status(option: Option, budget: Budget) -> tuple[Status, str] | None:
@@ -79,7 +80,7 @@ def make_plan(
         asked: that the whole fit may take.
         elastic: instead, train the edge of the budget in the most promising family at once, where it has two widths.
     """
-    left = max(1.0, seconds - min(RESERVE_SECONDS, RESERVE_SHARE * asked))
+    left = max(1.0, seconds - _reserve(asked))
     search = SEARCH_SHARE * left
     most = min(MOST_ENTRANTS, max(1, round(math.sqrt(search / SEARCH_UNIT))))
     final = (1 - SEARCH_SHARE) * left
@@ -95,6 +96,23 @@ def make_plan(
         rounds = [(count, search / count)]
     spent = sum(n * each for n, each in rounds)
     return Plan(entrants=tuple(places[option] for option in entrants), rounds=tuple(rounds), final_seconds=left - spent)
+
+
+def final_seconds(plan: Plan, *, spent: float, asked: float) -> float:
+    """How long the winner is trained, now that it is known.
+
+    Decoding and whatever else the machine does take time that no plan foresees; or rounds were over early.
+
+    Args:
+        plan: what was planned before the search.
+        spent: seconds of the fit so far.
+        asked: seconds that the whole fit may take.
+    """
+    return max(LEAST_FINAL * plan.final_seconds, asked - spent - _reserve(asked))
+
+
+def _reserve(asked: float) -> float:
+    return min(RESERVE_SECONDS, RESERVE_SHARE * asked)
 
 
 def _elastic_plan(
