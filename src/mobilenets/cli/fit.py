@@ -32,7 +32,7 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--families",
     callback=_words,
-    help="Comma-separated names of `mobilenets models`. [default: V1, V2, both V3; for thumbnails V4 fused too]",
+    help="Comma-separated names of `mobilenets models`. [default: V1, V2, V3; of V4 Conv-S, fused for thumbnails]",
 )
 @click.option("--alphas", callback=_words, help="Width multipliers. [default: 0.25,0.35,0.5,0.75,1.0,1.3]")
 @click.option("--resolutions", callback=_words, help="Input sides in pixels. [default: what suits the images]")

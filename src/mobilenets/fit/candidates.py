@@ -30,11 +30,11 @@ __all__ = [
     "within_reach",
 ]
 
-# V4 can be asked for; its place among the defaults waits for its own measurements here.
 FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
-THUMBNAIL_FAMILIES = ("mobilenet_v4_fused",)  # beside them where all images are small
+# Of V4, for photos and for thumbnails (docs/decisions.md); its larger networks can be asked for.
+V4_FOR_PHOTOS, V4_FOR_THUMBNAILS = "mobilenet_v4_conv_small", "mobilenet_v4_fused"
 # No accuracy of ours is published: it is taken for the network whose blocks it has.
-_PROMISES_AS = {"mobilenet_v4_fused": "mobilenet_v4_conv_small"}
+_PROMISES_AS = {V4_FOR_THUMBNAILS: V4_FOR_PHOTOS}
 ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3)
 RESOLUTIONS = (224, 192, 160, 128, 96)  # V1 and V2 were published at these
 SMALL_SHARES = (1.0, 0.75)  # of the native side, for images too small for the published resolutions
@@ -127,7 +127,7 @@ def options(
 
 def families_for(native_side: int | None) -> tuple[str, ...]:
     """Who competes where nobody says who."""
-    return FAMILIES if native_side is None else FAMILIES + THUMBNAIL_FAMILIES
+    return (*FAMILIES, V4_FOR_PHOTOS if native_side is None else V4_FOR_THUMBNAILS)
 
 
 def resolutions_for(native_side: int | None) -> tuple[int, ...]:
