@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilenets.arch import CATALOG
+from mobilenets.arch import CATALOG, find
 from mobilenets.arch.narrower import narrower
 from mobilenets.bench import Latency
 from mobilenets.errors import UnknownNameError, UsageError
@@ -78,6 +78,12 @@ def test_lower_resolutions_of_small_images_always_cost_less() -> None:
                 o for o in choices() if (o.family, o.alpha) == (option.family, option.alpha) and o.spec.resolution == 32
             ]
             assert option.cost.mult_adds < full.cost.mult_adds
+
+
+@pytest.mark.parametrize("side", [8, 12, 20, 64, None])
+def test_every_candidate_is_found_by_its_name(side: int | None) -> None:
+    for option in choices(native_side=side, families=None):
+        assert find(option.spec.name).rows == option.spec.rows
 
 
 def test_photos_get_the_published_resolutions_and_all_their_strides() -> None:

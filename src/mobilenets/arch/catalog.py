@@ -69,7 +69,7 @@ VARIANTS: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
 # TF-slim's scheme: NAME[_ALPHA][_RESOLUTION]. Ours: `_sN` at the end, for small images, with strides turned off until
 # N is the total stride.
 _NAME = re.compile(
-    r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{2,4}))?(?:_s(?P<stride>\d+))?"
+    r"(?P<base>[a-z][a-z0-9_]*?)(?:_(?P<alpha>\d+\.\d+))?(?:_(?P<resolution>\d{1,4}))?(?:_s(?P<stride>\d+))?"
 )
 # timm: mobilenetv2_035; the number is 100 x alpha. `tf_` is for V3 with SAME padding, as TensorFlow trained it.
 _TIMM = re.compile(
