@@ -173,6 +173,20 @@ def test_unpredictable_latencies_are_all_measured(tmp_path: Path) -> None:
     assert all(e.how == "measured" and e.median_ms == times[o.spec.name] for o, e in estimates.items())
 
 
+def test_without_time_only_the_narrowest_are_measured_and_the_rest_are_judged_by_them(tmp_path: Path) -> None:
+    made = choices()
+    meter = Meter(smooth_times(made))
+    estimates = LatencyTable(threads=1, cache_dir=tmp_path, measure=meter).estimate(made, seconds=0.0)
+    narrowest = {o.spec.name for o in made if o.alpha == min(ALPHAS)}
+    assert set(meter.asked) == narrowest
+    assert set(estimates) == set(made)
+    for option in made:
+        estimate = estimates[option]
+        assert estimate.how == ("measured" if option.spec.name in narrowest else "predicted")
+        # Nothing proves a prediction, so its interval is wide.
+        assert option.spec.name in narrowest or estimate.high_ms >= 2 * estimate.median_ms
+
+
 def test_networks_beyond_the_limit_are_not_measured_once_a_narrower_one_was_too_slow(tmp_path: Path) -> None:
     made = choices()
     meter = Meter(smooth_times(made))

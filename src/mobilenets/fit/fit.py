@@ -30,6 +30,7 @@ from .together import each_of, widest_of
 
 __all__ = ["fit"]
 
+MEASURING_SHARE = 0.25  # of the time, at most, before anything is trained
 PACKAGES = ("mobilenets", "torch", "onnxruntime", "onnx", "numpy", "pillow")
 
 
@@ -146,7 +147,8 @@ class _Fit:
         estimates: dict[Option, LatencyEstimate] = {}
         if self.budget.latency_ms is not None and small_enough:
             say(f"timing networks on this machine: {len(small_enough)} of {len(choices)} keep the budget so far")
-            estimates = table.estimate(small_enough, limit_ms=self.budget.latency_ms)
+            share = MEASURING_SHARE * max(0.0, self.asked_seconds - self.clock.seconds)
+            estimates = table.estimate(small_enough, limit_ms=self.budget.latency_ms, seconds=share)
             statuses |= {option: timed_status(estimates[option], self.budget) for option in small_enough}
         places = {option: place for place, option in enumerate(choices)}
         speeds: dict[Option, float] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ GROUP = 4  # measured in turn, so that they share what disturbs the machine
 SECONDS = 1.0  # of rounds for each
 ACCURATE = 0.10  # greatest error of predictions for measured networks that still lets us predict others
 MARGIN = 2.0  # a prediction's interval is so many times that error wide
+UNPROVEN = 0.5  # what is taken for that error where too few were measured to know it
 CALIBRATION_IMAGES = 16  # random; an untrained int8 network has no accuracy to lose
 
 
@@ -65,11 +67,18 @@ class LatencyTable:
         self.measured = self.reused = self.predicted = 0
         self.worst_error: float | None = None
 
-    def measure(self, options: Sequence[Option]) -> None:
-        """Measure those that are not known yet, a few in turn at a time."""
+    def measure(self, options: Sequence[Option], *, until: float = math.inf) -> bool:
+        """Measure those that are not known yet, a few in turn at a time; whether there was time for all.
+
+        Args:
+            options: what is measured.
+            until: when no more are begun, by `time.monotonic`.
+        """
         waiting = [option for option in dict.fromkeys(options) if self._lookup(option) is None]
         groups = [waiting[i : i + GROUP] for i in range(0, len(waiting), GROUP)]
         for group in track(groups, total=len(groups), what=f"measuring {len(waiting)} networks on this machine"):
+            if time.monotonic() > until:
+                return False
             with tempfile.TemporaryDirectory() as folder:
                 paths = []
                 for number, option in enumerate(group):
@@ -85,8 +94,11 @@ class LatencyTable:
                     self._folder.mkdir(parents=True, exist_ok=True)
                     write_json(self._file(option), to_json(_Kept(latency=kept, environment=self._environment)))
                     self.measured += 1
+        return True
 
-    def estimate(self, options: Sequence[Option], *, limit_ms: float | None = None) -> dict[Option, LatencyEstimate]:
+    def estimate(
+        self, options: Sequence[Option], *, limit_ms: float | None = None, seconds: float = math.inf
+    ) -> dict[Option, LatencyEstimate]:
         """An estimate for every option, measuring as few as will do.
 
         Within a family, resolution and precision, wider networks are measured only while narrower ones keep
@@ -94,23 +106,33 @@ class LatencyTable:
         interpolated over the width, if that is proven: leaving each measured one out and predicting it from the others
         is never wrong by more than ACCURATE. Otherwise everything up to the limit is measured. Predictions carry twice
         the worst such error as their interval, and are to be confirmed before anything depends on them.
+
+        After `seconds` nothing more is measured but the narrowest of each family, resolution and precision; what is
+        left is predicted, however badly.
         """
+        until = time.monotonic() + seconds
         lines: dict[tuple[str, int, str], list[Option]] = {}
         for option in sorted(options, key=lambda o: o.cost.mult_adds):
             lines.setdefault((option.family, option.spec.resolution, option.precision), []).append(option)
         # Every second and the last: enough inner points to judge predictions by.
         probes = [[o for i, o in enumerate(line) if i % 2 == 0 or i == len(line) - 1] for line in lines.values()]
         for turn in range(max(map(len, probes), default=0)):
-            self.measure([p[turn] for p in probes if len(p) > turn and not self._beyond(p[:turn], limit_ms)])
+            waiting = [p[turn] for p in probes if len(p) > turn and not self._beyond(p[:turn], limit_ms)]
+            self.measure(waiting, until=until if turn else math.inf)
         errors = [error for line in lines.values() for error in self._errors(line, limit_ms)]
         self.worst_error = max(errors) if errors else None
-        if self.worst_error is not None and self.worst_error > ACCURATE:
-            say(f"predicting latencies would be wrong by up to {100 * self.worst_error:.0f} %: measuring instead")
         if self.worst_error is None or self.worst_error > ACCURATE:
+            if self.worst_error is not None and time.monotonic() <= until:
+                say(f"predicting latencies would be wrong by up to {100 * self.worst_error:.0f} %: measuring instead")
             for turn in range(max(map(len, lines.values()), default=0)):
-                self.measure(
-                    [li[turn] for li in lines.values() if len(li) > turn and not self._beyond(li[:turn], limit_ms)]
-                )
+                waiting = [
+                    li[turn] for li in lines.values() if len(li) > turn and not self._beyond(li[:turn], limit_ms)
+                ]
+                if not self.measure(waiting, until=until):
+                    say(
+                        "measuring has had its share of the time: networks that are left are judged by their neighbours"
+                    )
+                    break
         estimates = {}
         for line in lines.values():
             for option in line:
@@ -170,7 +192,7 @@ class LatencyTable:
     def _predict(self, line: Sequence[Option], option: Option) -> LatencyEstimate:
         known = [o for o in line if self._lookup(o) is not None]
         middle = self._interpolated(known, option)
-        width = MARGIN * (self.worst_error or 0.0)
+        width = MARGIN * (UNPROVEN if self.worst_error is None else self.worst_error)
         return LatencyEstimate(
             median_ms=middle, low_ms=middle / (1 + width), high_ms=middle * (1 + width), how="predicted"
         )
