@@ -132,9 +132,8 @@ class Elastic:
         tables = {alpha: narrower(spec, alpha) for alpha in (policy.narrowest, *inner, policy.widest)}
         # A width that does not nest is told before the first step, not when it is drawn.
         self._slices = {alpha: _Slice(spec, table, setting) for alpha, table in tables.items()}
-        # The cheaper is drawn the more often, with a thrift of 1 so that as much is spent on each. It also is the less
-        # like the widest.
-        odds = np.array([cost(tables[alpha]).mult_adds ** -policy.thrift for alpha in inner])
+        # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
+        odds = np.array([1 / cost(tables[alpha]).mult_adds for alpha in inner])
         self._odds = odds / odds.sum()
 
     @property

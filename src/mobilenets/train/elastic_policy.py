@@ -33,7 +33,6 @@ class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     # Part of the training, at its start, in which the widest alone learns, from all images.
     alone: float = 0.5
     between: int = 1  # inner widths in a step
-    thrift: float = 1.0  # an inner width's odds are its mult-adds to the power of minus this; 0: all are drawn alike
     largest: float = 1.0  # share of the batch that the widest learns from
     smallest: float = 1.0  # share of those images that the narrowest learns from
     middle: float = 0.8  # likewise for each inner width
@@ -51,7 +50,6 @@ class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ("resolutions", all(side >= 1 for side in self.resolutions), "pixels, at least 1"),
             ("alone", 0 <= self.alone < 1, "in [0, 1): the others must learn too"),
             ("between", self.between >= 0, "at least 0"),
-            ("thrift", self.thrift >= 0, "at least 0"),
             ("largest", 0 < self.largest <= 1, part),
             ("smallest", 0 < self.smallest <= 1, part),
             ("middle", 0 < self.middle <= 1, part),
