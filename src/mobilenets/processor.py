@@ -53,8 +53,8 @@ def has_bfloat16(cpuinfo: str | None = None) -> bool:
 def bfloat16_is_fast(cpuinfo: str | None = None) -> bool:
     """Whether an x86 processor multiplies bfloat16 faster than float32; False where that cannot be seen.
 
-    An Intel that does without AMX, or shows none to a virtual machine, was measured to take 1.7 times as long
-    (docs/log.md, "Bfloat16 on an Intel without AMX"); an AMD half as long.
+    An Intel that has no AMX, or shows none to a virtual machine, was measured to take 1.7 times as long for a product
+    (docs/log.md, "Bfloat16 on an Intel without AMX").
     """
     told = _told() if cpuinfo is None else cpuinfo
     return has_amx(told) or (has_bfloat16(told) and _after(told, ("vendor_id",)) != "GenuineIntel")

@@ -84,7 +84,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mix_probability: float = 1.0  # of a batch to be mixed, where mixup or cutmix is on
     mix_switch: float = 0.5  # of cutmix, where both are on
     # The machine
-    precision: Precision = "auto"  # auto: bfloat16 where the processor multiplies it natively
+    precision: Precision = "auto"  # auto: bfloat16 where that is faster
     seed: int = 0
 
     def __post_init__(self) -> None:
