@@ -274,6 +274,19 @@ def test_the_better_go_on_and_the_best_wins() -> None:
     assert state.last_top1(9) == 0.2
 
 
+def test_what_became_of_each_is_told_with_its_rounds() -> None:
+    made = tuple(candidate_of(option) for option in choices()[:3])
+    plan = Plan(entrants=(2, 0), rounds=((2, 10.0),), final_seconds=100.0)
+    results = tuple((c, RoundResult(round=1, seconds=10.0, top1=t)) for c, t in {2: 0.5, 0: 0.7}.items())
+    state = State(identity="x", plan=plan, results=results, candidates=made)
+    chosen, untried, dropped = state.fates(0, {})
+    assert (chosen.status, chosen.why) == ("chosen", "round 1: 70.0 % after 10 s")
+    assert untried == made[1]
+    assert (dropped.status, dropped.why) == ("dropped", "round 1: 50.0 % after 10 s; the choice had 70.0 %")
+    refused, _, chosen = state.fates(2, {0: "its answers differ"})
+    assert (refused.status, refused.why, chosen.status) == ("refused by a gate", "its answers differ", "chosen")
+
+
 def test_an_elastic_plan_trains_the_edge_of_the_budget_at_once() -> None:
     made = choices(families=("mobilenet_v1", "mobilenet_v2"), alphas=(0.25, 0.5, 0.75, 1.0), resolutions=(32, 28, 24))
     limits = {32: 0.5, 28: 0.5, 24: 0.75}  # the widest that fits at each resolution

@@ -22,7 +22,7 @@ from .candidates import ALPHAS, Option, families_for, options
 from .deliver import Delivery, deliver
 from .latency import LatencyTable
 from .plan import candidate_of, final_seconds, make_plan, no_candidate, static_status, timed_status
-from .records import Budget, Candidate, FitReport, LatencyEstimate, RoundResult, Status, TrainingRow
+from .records import Budget, Candidate, FitReport, LatencyEstimate, RoundResult, TrainingRow
 from .report import REPORT_NAME, write_report
 from .speed import training_speeds
 from .state import Clock, Plan, State, open_state, save_state
@@ -345,22 +345,6 @@ class _Fit:
             self._told = len(summary.problems)
             say(summary.describe())
 
-    def _fates(self, chosen: int, refusals: dict[int, str]) -> tuple[Candidate, ...]:
-        """The candidates with what became of those that were trained."""
-        fates = list(self.state.candidates)
-        best = self.state.last_top1(chosen)
-        for place in self._plan().entrants:
-            rounds = tuple(r for c, r in self.state.results if c == place)
-            told = "; ".join(f"round {r.round}: {100 * r.top1:.1f} % after {r.seconds:.0f} s" for r in rounds)
-            status: Status = "dropped"
-            why = f"{told}; the choice had {100 * best:.1f} %"
-            if place in refusals:
-                status, why = "refused by a gate", refusals[place]
-            if place == chosen:
-                status, why = "chosen", told or "the only one there was time for"
-            fates[place] = msgspec.structs.replace(fates[place], status=status, why=why, rounds=rounds)
-        return tuple(fates)
-
     def _report(
         self, chosen: int, refusals: dict[int, str], delivery: Delivery, outcome: Outcome, *, command: str
     ) -> FitReport:
@@ -375,7 +359,7 @@ class _Fit:
             budget=self.budget,
             asked_seconds=self.asked_seconds,
             took_seconds=self.clock.seconds,
-            candidates=self._fates(chosen, refusals),
+            candidates=self.state.fates(chosen, refusals),
             chosen=self.state.candidates[chosen].name,
             delivered=delivery.delivered,
             not_delivered=delivery.not_delivered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from ..errors import UsageError
 from ..files import write_json
 from ..records import read_record, to_json
-from .records import Candidate, RoundResult
+from .records import Candidate, RoundResult, Status
 
 __all__ = ["Clock", "Plan", "State", "open_state", "save_state"]
 
@@ -54,6 +55,27 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             field = tuple(sorted(field, key=lambda c: -max(self._tops(c, before=number))))
         counts = [count for count, _ in self.plan.rounds] + [1]
         return field[: counts[number - 1]]
+
+    def fates(self, chosen: int, refusals: Mapping[int, str]) -> tuple[Candidate, ...]:
+        """The candidates with what became of those that were trained.
+
+        Args:
+            chosen: index of the one that is delivered.
+            refusals: why a gate or the last measurement refused, by index.
+        """
+        fates = list(self.candidates)
+        best = self.last_top1(chosen)
+        for place in () if self.plan is None else self.plan.entrants:
+            rounds = tuple(r for c, r in self.results if c == place)
+            told = "; ".join(f"round {r.round}: {100 * r.top1:.1f} % after {r.seconds:.0f} s" for r in rounds)
+            status: Status = "dropped"
+            why = f"{told}; the choice had {100 * best:.1f} %"
+            if place in refusals:
+                status, why = "refused by a gate", refusals[place]
+            if place == chosen:
+                status, why = "chosen", told or "the only one there was time for"
+            fates[place] = msgspec.structs.replace(fates[place], status=status, why=why, rounds=rounds)
+        return tuple(fates)
 
     def _tops(self, candidate: int, *, before: int) -> list[float]:
         done = [r for c, r in self.results if c == candidate and r.round < before]
