@@ -102,6 +102,8 @@ def test_thumbnails_get_another_v4_than_photos() -> None:
 def test_an_unknown_family_or_an_empty_choice_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="mobilenet_v2"):
         choices(families=("mobilenet_v22",))
+    with pytest.raises(UnknownNameError, match="mobilenet_v1"):  # of which nobody knows what it promises
+        choices(families=("mobilenet_v1_shallow",))
     with pytest.raises(UsageError, match="empty choice"):
         choices(alphas=())
 

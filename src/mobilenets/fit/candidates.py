@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arch import CATALOG, VARIANTS, ArchSpec, compose, cost, facts, split_name
+from ..arch import CATALOG, ArchSpec, compose, cost, facts, split_name
 from ..arch.cost import Cost
 from ..errors import UnknownNameError, UsageError
 from ..records import Precision
@@ -22,7 +22,6 @@ __all__ = [
     "ALPHAS",
     "FAMILIES",
     "Option",
-    "families_for",
     "in_order_of_promise",
     "options",
     "promise",
@@ -80,7 +79,7 @@ def options(
         classes: number of labels.
         native_side: side of the images where all are small and alike (digits 28, CIFAR 32), else None. Small images
             get tables with strides turned off.
-        families: names of the catalogue or of a variant; None: those that suit the images.
+        families: rows of the catalogue, or `mobilenet_v4_fused`; None: those that suit the images.
         alphas: width multipliers.
         resolutions: input sides in pixels; None: those that suit the images.
         precisions: of the exported file.
@@ -90,7 +89,7 @@ def options(
         UsageError: nothing to choose from.
     """
     families = families_for(native_side) if families is None else families
-    known = (*CATALOG, *VARIANTS)
+    known = (*CATALOG, *_PROMISES_AS)
     for family in families:
         if family not in known:
             raise UnknownNameError("family", family, known=known)

@@ -18,7 +18,7 @@ from ..records import Environment, Precision, Preprocess, only_classifiers, read
 from ..train import CrossEntropy, EvalPixels, MakeObjective, Outcome, Recipe, train
 from ..train.choose import native_side, preprocess_for, recipe_for, store_side
 from ..train.elastic import elastic as elastic_objective
-from .candidates import ALPHAS, Option, families_for, options
+from .candidates import ALPHAS, Option, options
 from .deliver import Delivery, deliver
 from .latency import LatencyTable
 from .plan import candidate_of, final_seconds, make_plan, no_candidate, static_status, timed_status
@@ -63,7 +63,7 @@ def fit(
         budget: what to keep; latency is for one image on this machine.
         out: the folder of the fit: `report.html`, `report.json`, artifacts by precision, the bundle, the runs.
         seconds: for everything.
-        families: names of the catalogue or of a variant; None: those that suit the images.
+        families: rows of the catalogue, or `mobilenet_v4_fused`; None: those that suit the images.
         alphas: width multipliers.
         resolutions: input sides in pixels; None: those that suit the images.
         precisions: that compete. int8 is made of the winner in any case, and delivered if it keeps its promises.
@@ -82,14 +82,13 @@ def fit(
     begun = recipe or Recipe(seconds=seconds)
     only_classifiers(dataset.task, what="fit")
     run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic)
-    side = native_side(dataset)
-    families = families_for(side) if families is None else families
-    asked: list[object] = [list(families), list(alphas), list(resolutions or []), list(precisions)]
+    asked: list[object] = [list(families or []), list(alphas), list(resolutions or []), list(precisions)]
     asked += ["elastic"] if elastic else []
     run.open(asked)
     if run.state.finished:
         say(f"this fit is finished; its report is {out / 'report.html'}")
         return read_record(out / REPORT_NAME, FitReport, what="report of a fit")
+    side = native_side(dataset)
     choices = options(
         classes=len(dataset.labels),
         native_side=side,

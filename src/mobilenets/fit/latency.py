@@ -116,23 +116,15 @@ class LatencyTable:
             lines.setdefault((option.family, option.spec.resolution, option.precision), []).append(option)
         # Every second and the last: enough inner points to judge predictions by.
         probes = [[o for i, o in enumerate(line) if i % 2 == 0 or i == len(line) - 1] for line in lines.values()]
-        for turn in range(max(map(len, probes), default=0)):
-            waiting = [p[turn] for p in probes if len(p) > turn and not self._beyond(p[:turn], limit_ms)]
-            self.measure(waiting, until=until if turn else math.inf)
+        in_time = self._measure_widening(probes, limit_ms=limit_ms, until=until)
         errors = [error for line in lines.values() for error in self._errors(line, limit_ms)]
         self.worst_error = max(errors) if errors else None
-        if self.worst_error is None or self.worst_error > ACCURATE:
-            if self.worst_error is not None and time.monotonic() <= until:
+        if in_time and (self.worst_error is None or self.worst_error > ACCURATE):
+            if self.worst_error is not None:
                 say(f"predicting latencies would be wrong by up to {100 * self.worst_error:.0f} %: measuring instead")
-            for turn in range(max(map(len, lines.values()), default=0)):
-                waiting = [
-                    li[turn] for li in lines.values() if len(li) > turn and not self._beyond(li[:turn], limit_ms)
-                ]
-                if not self.measure(waiting, until=until):
-                    say(
-                        "measuring has had its share of the time: networks that are left are judged by their neighbours"
-                    )
-                    break
+            in_time = self._measure_widening([*lines.values()], limit_ms=limit_ms, until=until)
+        if not in_time:
+            say("measuring has had its share of the time: networks that are left are judged by their neighbours")
         estimates = {}
         for line in lines.values():
             for option in line:
@@ -141,6 +133,14 @@ class LatencyTable:
                     self.predicted += 1
                 estimates[option] = self._predict(line, option) if latency is None else of_measured(latency)
         return estimates
+
+    def _measure_widening(self, lines: Sequence[Sequence[Option]], *, limit_ms: float | None, until: float) -> bool:
+        """Measure the narrowest of every line, then wider ones while there is time; whether there was for all."""
+        for turn in range(max(map(len, lines), default=0)):
+            waiting = [line[turn] for line in lines if len(line) > turn and not self._beyond(line[:turn], limit_ms)]
+            if not self.measure(waiting, until=until if turn else math.inf):
+                return False
+        return True
 
     def _beyond(self, narrower: Sequence[Option], limit_ms: float | None) -> bool:
         """Whether a narrower network was measured and is surely too slow already."""
