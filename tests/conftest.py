@@ -17,8 +17,10 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests fill a cache of their own and leave the user's alone."""
+    """Tests fill a cache of their own and leave the user's alone; they ask no server for weights, be there a
+    network or not, unless they bring one of their own."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("MOBILENETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

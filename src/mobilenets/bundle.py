@@ -16,7 +16,7 @@ from .errors import FileFormatError, MissingExtraError, UsageError
 from .files import digest_of, new_folder, read_json, write_json
 from .records import Preprocess, Task, from_json, to_json
 
-__all__ = ["Bundle", "Tensors", "read_bundle"]
+__all__ = ["Bundle", "Tensors", "is_bundle", "read_bundle"]
 
 Tensors = Mapping[str, NDArray[np.float32]]
 JSON_NAME = "bundle.json"
@@ -107,6 +107,11 @@ class Bundle:
                     "digest": self.digest,
                 },
             )
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle's folder, or the `bundle.json` in it; looks at names only."""
+    return path.name == JSON_NAME or (path / JSON_NAME).is_file()
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -6,12 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from mobilenets.bundle import read_bundle
+from mobilenets.cli.training import FINE_TUNE_LR
+from mobilenets.errors import UsageError
+from mobilenets.train import named_recipe
 from mobilenets.weights import outgoing
 
 timm = pytest.importorskip("timm", reason="timm is in the extra [dev]")
@@ -109,3 +114,49 @@ def test_a_wrong_name_for_a_state_dict_is_refused(run: Run, state_dict: Path, tm
     assert code == 2
     assert "was taken for mobilenetv2_100, but" in err
     assert not (tmp_path / "here").exists()
+
+
+def test_training_goes_on_from_a_checkpoints_file_at_a_gentle_rate(
+    run: Run, state_dict: Path, colours: Path, tmp_path: Path
+) -> None:
+    words = ("train", state_dict, colours, "--resolution", "32", "--epochs", "1", "--batch-size", "16")
+    code, _, err = run(*words, "-o", tmp_path / "gentle")
+    assert code == 0, err
+    assert "learning rate 0.1" in err
+    args = yaml.safe_load((tmp_path / "gentle" / "args.yaml").read_text())
+    assert args["recipe"]["lr"] == 0.1
+    assert args["bundle_digest"] is not None
+    code, _, err = run(*words, "--lr", "0.3", "-o", tmp_path / "told")
+    assert code == 0, err
+    assert "learning rate" not in err
+    assert yaml.safe_load((tmp_path / "told" / "args.yaml").read_text())["recipe"]["lr"] == 0.3
+    code, _, err = run(*words, "--recipe", "v2", "-o", tmp_path / "recipe")
+    assert code == 0, err
+    assert yaml.safe_load((tmp_path / "recipe" / "args.yaml").read_text())["recipe"]["lr"] == named_recipe("v2").lr
+
+
+def test_a_name_with_its_library_is_weights_and_not_a_table(run: Run, colours: Path, tmp_path: Path) -> None:
+    code, _, err = run("train", "timm:mobilenetv3_small_050", colours, "--epochs", "1", "-o", tmp_path / "out")
+    assert code == 2
+    assert "cannot fetch timm/mobilenetv3_small_050.lamb_in1k" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_rate_from_weights_is_the_same_for_train_and_fit() -> None:
+    assert FINE_TUNE_LR == import_module("mobilenets.fit.fit").FINE_TUNE_LR
+
+
+def test_fit_reads_whose_weights_it_begins_from(
+    run: Run, state_dict: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def refuse(*_: object, **options: object) -> None:
+        asked.append(options["weights"])
+        raise UsageError("enough", wanted="nothing", do="nothing")
+
+    monkeypatch.setattr("mobilenets.fit.fit", refuse)
+    words = ("fit", colours, "--size-mb", "1", "-o", tmp_path / "out")
+    for more in ((), ("--weights", "none"), ("--weights", "published"), ("--weights", f"{state_dict},timm:it")):
+        assert run(*words, *more)[0] == 2
+    assert asked == ["auto", "none", "published", (str(state_dict), "timm:it")]

@@ -38,7 +38,7 @@ ALLOWED = {
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
     "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},
     "export": BASE | {"arch", "bundle", "nets", "data", "train", "runtime", "bench"},
-    "fit": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
+    "fit": BASE | {"arch", "bundle", "weights", "nets", "data", "train", "compress", "export", "runtime", "bench"},
     # The account of a compression needs what is exported and how fast it is; `compress` itself stays Bundle -> Bundle.
     "ledger": BASE | {"arch", "bundle", "nets", "data", "train", "compress", "export", "runtime", "bench"},
     "diagnose": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime", "fit"},

@@ -83,6 +83,7 @@ def server() -> Iterator[Server]:
 
 
 def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
     monkeypatch.setattr(
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -187,6 +188,34 @@ def test_offline_mode_of_the_hub_is_told_likewise(hub_here: Server, monkeypatch:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="mobilenets import FOLDER"):
         import_weights("timm:mobilenetv2_100")
+
+
+def test_whether_the_hub_answers_is_found_out_with_one_question(
+    hub_here: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_here.files = {"/google/mobilenet_v1_0.75_192/resolve/main/config.json": b"{}"}
+    assert hub.hub_answers("google/mobilenet_v1_0.75_192")
+    assert len(hub_here.asked) == 1
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not hub.hub_answers("google/mobilenet_v1_0.75_192")
+
+
+def test_a_hub_that_is_not_there_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    point_at("http://127.0.0.1:9", monkeypatch)
+    assert not hub.hub_answers("google/mobilenet_v1_0.75_192")
+
+
+def test_the_cache_is_asked_for_weights_without_a_network(
+    hub_here: Server, small: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = "timm/mobilenetv3_small_050.lamb_in1k"
+    assert not hub.is_cached(repository)
+    hub_here.files = {f"/{repository}/resolve/main/model.safetensors": small}
+    import_weights("timm:mobilenetv3_small_050")
+    asked = len(hub_here.asked)
+    assert hub.is_cached(repository)
+    assert not hub.is_cached("timm/mobilenetv2_100.ra_in1k")
+    assert len(hub_here.asked) == asked
 
 
 def record(server: Server, content: bytes, *, digest: str | None = None) -> Published:

@@ -1,6 +1,6 @@
 """MobileNets as tables: rows, knobs, cost. No torch, no numpy."""
 
-from .catalog import CATALOG, VARIANTS, NameParts, compose, find, load_spec, split_name
+from .catalog import CATALOG, VARIANTS, NameParts, compose, find, load_spec, parts_of, split_name
 from .cost import Cost, LayerCost, TypeCost, cost
 from .heads import ASPPHead, LRASPPHead, RASPPHead, SSDHead, SSDLiteHead
 from .knobs import (
@@ -63,6 +63,7 @@ __all__ = [
     "load_spec",
     "make_divisible",
     "memory",
+    "parts_of",
     "reduced_tail",
     "shallow",
     "split_name",

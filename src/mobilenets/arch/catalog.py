@@ -33,7 +33,7 @@ from .v4 import (
 )
 from .variants import deeper, full_convolutions, reduced_tail, shallow
 
-__all__ = ["CATALOG", "VARIANTS", "NameParts", "compose", "find", "load_spec", "split_name"]
+__all__ = ["CATALOG", "VARIANTS", "NameParts", "compose", "find", "load_spec", "parts_of", "split_name"]
 
 CATALOG: Mapping[str, Callable[[], ArchSpec]] = MappingProxyType(
     {
@@ -105,16 +105,13 @@ def find(name: str) -> ArchSpec:
     """
     if name.endswith(".json"):
         return load_spec(Path(name))
-    plain = name
-    for prefix in _PREFIXES:
-        plain = plain.removeprefix(prefix)
+    plain = _plain(name)
     if plain in _TIMM_DEEPER:
         return _find_timm_deeper(plain)
     if timm := _TIMM.fullmatch(plain):
         return _find_timm(f"mobilenet_v{timm['version']}", int(timm["percent"] or 100), name=plain)
     if timm := _TIMM_TF.fullmatch(plain):
-        base = f"mobilenet_v3_{timm['size']}" + ("_minimalistic" if timm["minimal"] else "")
-        spec = _find_timm(base, int(timm["percent"]), name=plain)
+        spec = _find_timm(_tf_base(timm), int(timm["percent"]), name=plain)
         return msgspec.structs.replace(spec, padding="same", name=plain)
     parts = split_name(plain)
     if parts is None:
@@ -133,6 +130,21 @@ def split_name(name: str) -> NameParts | None:
         resolution=int(match["resolution"]) if match["resolution"] else None,
         stride=int(match["stride"]) if match["stride"] else None,
     )
+
+
+def parts_of(name: str) -> NameParts | None:
+    """Family and width that a name says, be it our scheme's, timm's or TF-slim's; None where it says no family.
+
+    timm's deeper networks are families of their own.
+    """
+    plain = _plain(name)
+    if timm := _TIMM.fullmatch(plain):
+        base, percent = f"mobilenet_v{timm['version']}", int(timm["percent"] or 100)
+    elif timm := _TIMM_TF.fullmatch(plain):
+        base, percent = _tf_base(timm), int(timm["percent"])
+    else:
+        return split_name(plain)
+    return NameParts(base=base, alpha=percent / 100, resolution=None, stride=None)
 
 
 def compose(
@@ -197,6 +209,16 @@ def load_spec(path: Path) -> ArchSpec:
         SpecError: a field does not fit; names the row and the field.
     """
     return ArchSpec.from_json(read_json(path, what="spec JSON"))
+
+
+def _plain(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _tf_base(match: re.Match[str]) -> str:
+    return f"mobilenet_v3_{match['size']}" + ("_minimalistic" if match["minimal"] else "")
 
 
 def _find_timm(base: str, percent: int, *, name: str) -> ArchSpec:

@@ -15,6 +15,7 @@ from .training import (
     DEVICE,
     RECIPE_OPTIONS,
     TUNING_OPTIONS,
+    for_weights,
     go_on,
     kept_run,
     lesson_of,
@@ -119,6 +120,7 @@ def command(
     asked = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
     lesson = (None, None) if asked is None else (teacher_of(asked[0]), asked[1])
     start = started_from(arch)
+    followed = for_weights(followed, start, name=recipe, settings=dict(settings), lr=lr)
     team, dataset = opened_by_all(context, data)
     label = name or run_name(start if isinstance(start, str) else start.spec.name, dataset.name)
     folder = folder_of_all(team, "elastic", label, out=out, resume=resume)

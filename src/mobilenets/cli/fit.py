@@ -13,6 +13,8 @@ from .params import DURATION
 
 __all__ = ["command"]
 
+WORDS = (("none",), ("published",))  # of --weights that are no file and no name
+
 
 def _words(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(word.strip() for word in value.split(",") if word.strip())
@@ -40,6 +42,11 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--precisions", callback=_words, help="That compete: fp32, int8. [default: fp32; int8 is made at the end]"
 )
 @click.option("--elastic", is_flag=True, help="Train the widths and resolutions of one family at once, not one by one.")
+@click.option(
+    "--weights",
+    callback=_words,
+    help="That networks begin from: none, published, or files and names. [default: published, for photos]",
+)
 @click.option("--recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="How to train, as YAML.")
 @click.option("--device", default="auto", show_default=True, help="To train on: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
@@ -57,6 +64,7 @@ def command(
     resolutions: tuple[str, ...] | None,
     precisions: tuple[str, ...] | None,
     elastic: bool,
+    weights: tuple[str, ...] | None,
     recipe: Path | None,
     device: str,
     seed: int,
@@ -75,9 +83,12 @@ def command(
       mobilenets fit photos/ --size-mb 1 --precisions fp32,int8
       mobilenets fit photos/ --mult-adds-m 50 --families mobilenet_v2,mobilenet_v3_small
       mobilenets fit photos/ --latency-ms 10 --families mobilenet_v2 --elastic
+      mobilenets fit photos/ --latency-ms 10 --weights mobilenet_v2_1.0_224_quant.tflite,timm:mobilenetv3_small_100
 
     Networks are timed before any is trained, and those that keep the budget are trained by successive halving; with
-    --elastic, those at the edge of the budget in one family are trained at once, as one set of weights. The winner is
+    --elastic, those at the edge of the budget in one family are trained at once, as one set of weights. Photos are
+    learned from weights that know ImageNet already, where the Hugging Face hub or its cache has them, or from your own
+    (--weights): bundles, checkpoints and names as `mobilenets import` takes them. The winner is
     exported, compared with its network on real images, timed again and judged on held-out images. The folder then holds
     report.html, report.json, one artifact per precision, and the bundle.
 
@@ -107,6 +118,7 @@ def command(
         choices["resolutions"] = tuple(int(number) for number in _numbers("--resolutions", resolutions))
     if precisions is not None:
         choices["precisions"] = _precisions(precisions)
+    choices["weights"] = "auto" if weights is None else weights[0] if weights in WORDS else weights
     report = fit(
         dataset,
         budget,

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from .params import is_bundle
-
 __all__ = ["command"]
 
 
@@ -59,6 +57,7 @@ def command(
     Without -o, the folder is runs/import/NAME.
     """
     from ..arch import cost
+    from ..bundle import is_bundle
     from ..errors import UsageError
     from ..records import to_json
     from ..runs import new_run_folder, run_name

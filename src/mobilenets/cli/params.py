@@ -6,12 +6,11 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import click
 
-__all__ = ["AMOUNT", "DURATION", "SETTING", "Amount", "AmountType", "Duration", "Setting", "is_bundle", "typed_again"]
+__all__ = ["AMOUNT", "DURATION", "SETTING", "Amount", "AmountType", "Duration", "Setting", "typed_again"]
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>s|m|h)?", re.IGNORECASE)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -93,11 +92,6 @@ def typed_again(context: click.Context) -> str:
             for one in value if isinstance(value, tuple) else (value,):
                 words += [parameter.opts[-1], "=".join(one) if isinstance(one, tuple) else str(one)]
     return shlex.join(words)
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether a path is a bundle's folder, or the `bundle.json` in it; looks at names only."""
-    return path.name == "bundle.json" or (path / "bundle.json").is_file()
 
 
 AMOUNT: Final = AmountType()

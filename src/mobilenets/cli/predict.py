@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from .engines import ENGINE_HELP, engine_for
-from .params import is_bundle
 
 if TYPE_CHECKING:
     from ..records import Prediction
@@ -90,6 +89,8 @@ def command(
 
 def _opened(path: Path, *, threads: int | None, engine: str | None) -> Answers:
     """An artifact, or the network of a bundle."""
+    from ..bundle import is_bundle
+
     if not is_bundle(path):
         from ..runtime import open_artifact
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from .engines import engine_for
-from .params import is_bundle
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -65,6 +64,8 @@ def command(
 @contextlib.contextmanager
 def _artifact(target: str) -> Iterator[Path]:
     """The artifact to profile; one that is made for it, and thrown away, of a bundle or a network by name."""
+    from ..bundle import is_bundle
+
     path = Path(target)
     if not is_bundle(path) and path.exists() and not (path.is_file() and _is_table(path)):
         yield path

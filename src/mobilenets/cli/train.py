@@ -15,6 +15,7 @@ from .training import (
     DEVICE,
     RECIPE_OPTIONS,
     TUNING_OPTIONS,
+    for_weights,
     go_on,
     kept_run,
     lesson_of,
@@ -137,6 +138,7 @@ def command(
     asked = lesson_of(teacher, temperature=temperature, weight=teacher_weight, match=match)
     lesson = None if asked is None else (teacher_of(asked[0]), asked[1])
     start = started_from(model)
+    followed = for_weights(followed, start, name=recipe, settings=dict(settings), lr=lr)
     team, dataset = opened_by_all(context, data)
     if lesson is not None:
         check_teacher(lesson[0], dataset.labels, lesson[1], task=dataset.task)

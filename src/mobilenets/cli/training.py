@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from .params import DURATION, SETTING, is_bundle
+from .params import DURATION, SETTING
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -24,6 +24,7 @@ __all__ = [
     "SELF",
     "TUNING_OPTIONS",
     "fine_tuning",
+    "for_weights",
     "go_on",
     "kept_run",
     "left_only_full",
@@ -71,7 +72,7 @@ RECIPE_OPTIONS: Final = together(
         "--time", "seconds", type=DURATION, metavar="T", help="Instead of --epochs: 90s, 25m, 1.5h, or seconds."
     ),
     click.option("--batch-size", type=int, metavar="N", help="Images per step.  [default: the recipe's, 128]"),
-    click.option("--lr", type=float, help="Learning rate for a batch of 256; scaled with the batch.  [default: 0.4]"),
+    click.option("--lr", type=float, help="Learning rate for a batch of 256.  [default: 0.4; from weights 0.1]"),
     click.option("--seed", type=int, help="Of weights and every draw; splits stay the same.  [default: 0]"),
     RECIPE,
     SET,
@@ -159,6 +160,28 @@ def fine_tuning(
     return recipe_of(name, settings, {"epochs": epochs, "lr": rate})
 
 
+def for_weights(
+    followed: Recipe, start: str | Bundle, *, name: str | None, settings: dict[str, str], lr: float | None
+) -> Recipe:
+    """The recipe at a lower rate where training goes on from weights; as it is where somebody said a rate, or a recipe.
+
+    The usual rate would undo in its first steps what they know.
+
+    Args:
+        followed: the recipe.
+        start: a name, or trained weights.
+        name: of a recipe, or its file, as it was typed.
+        settings: of --set.
+        lr: of --lr.
+    """
+    if isinstance(start, str) or name is not None or lr is not None or "lr" in settings:
+        return followed
+    from ..train import with_settings
+
+    click.echo(f"it goes on from weights: learning rate {FINE_TUNE_LR:g} (--lr changes it)", err=True)
+    return with_settings(followed, {"lr": FINE_TUNE_LR})
+
+
 def lesson_of(
     teacher: str | None, *, temperature: float | None, weight: float | None, match: str | None
 ) -> tuple[str, Distillation] | None:
@@ -207,15 +230,13 @@ def teacher_of(name: str) -> Bundle:
     Raises:
         UsageError: no such network, or one that cannot be imported.
     """
-    from ..bundle import read_bundle
+    from ..bundle import is_bundle
     from ..errors import UsageError
 
-    if is_bundle(Path(name)):
-        return read_bundle(Path(name))
-    if name.startswith(("timm:", "torchvision:", "hf:")) or Path(name).is_file():
-        from ..weights import import_weights
+    if is_bundle(Path(name)) or _names_weights(name) or Path(name).is_file():
+        from ..weights import trained_weights
 
-        return import_weights(name)
+        return trained_weights(name)
     raise UsageError(
         f"the teacher {name} is no bundle",
         wanted="the folder of a bundle, a checkpoint's file, timm:NAME, torchvision:NAME or hf:OWNER/NAME",
@@ -223,20 +244,27 @@ def teacher_of(name: str) -> Bundle:
     )
 
 
+def _names_weights(name: str) -> bool:
+    """Whether it is the name of published weights: timm:NAME, torchvision:NAME, hf:OWNER/NAME."""
+    return name.startswith(("timm:", "torchvision:", "hf:"))
+
+
 def started_from(model: str) -> str | Bundle:
-    """A name or a table's file as it was typed, or the bundle that is meant.
+    """A name or a table's file as it was typed, or the bundle or checkpoint that is meant, read or imported.
 
     Raises:
-        UsageError: an artifact, which cannot be trained.
-        MobileNetsError: no such model, or a folder that is no whole bundle.
+        UsageError: an artifact, which cannot be trained; or weights that cannot be fetched.
+        MobileNetsError: no such model, a folder that is no whole bundle, or a checkpoint that is not known.
     """
     from ..arch import find
-    from ..bundle import read_bundle
+    from ..bundle import is_bundle, read_bundle
     from ..errors import MobileNetsError, UsageError
 
     path = Path(model)
-    if is_bundle(path):
-        return read_bundle(path)
+    if is_bundle(path) or _names_weights(model) or (path.is_file() and path.suffix not in (".json", ".yaml")):
+        from ..weights import trained_weights
+
+        return trained_weights(model)
     if (path / "artifact.json").is_file() or path.name == "artifact.json":
         raise UsageError(
             f"{model} is an artifact", wanted="a bundle, a name or a table", do="give the bundle it was exported from"

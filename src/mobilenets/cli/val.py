@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from .engines import ENGINE_HELP, engine_for
-from .params import is_bundle
 
 if TYPE_CHECKING:
     from ..data import Dataset, SplitName
@@ -45,6 +44,8 @@ def command(model: Path, data: str, split: SplitName | None, engine: str | None,
 
     A share of n images is uncertain; the interval covers the true value 95 times of 100 (Wilson 1927).
     """
+    from ..bundle import is_bundle
+
     validation: Validation | LabelValidation
     if is_bundle(model):
         if engine is not None:

@@ -9,14 +9,19 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arch import CATALOG, ArchSpec, compose, cost, facts, split_name
+from ..arch import CATALOG, ArchSpec, compose, cost, facts, split_name, with_classes
 from ..arch.cost import Cost
+from ..arch.narrower import at_resolution
 from ..errors import UnknownNameError, UsageError
 from ..records import Precision
+
+if TYPE_CHECKING:
+    from .starts import Start
 
 __all__ = [
     "ALPHAS",
@@ -37,12 +42,14 @@ _PROMISES_AS = {V4_FOR_THUMBNAILS: V4_FOR_PHOTOS}
 ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3)
 RESOLUTIONS = (224, 192, 160, 128, 96)  # V1 and V2 were published at these
 SMALL_SHARES = (1.0, 0.75)  # of the native side, for images too small for the published resolutions
+ENLARGED = 4.0  # thumbnails are made at most this much larger for networks that know photos already
 INT8_SIZE = 0.27  # of the float32 file: a byte a weight, and the scales
 DISTINCT = 0.65  # two networks of a family are tried side by side only if one has at most this part of the other's cost
 # Thumbnails have no pixels to spare: giving up a quarter of them is taken to cost what it costs at 128 of 224 pixels.
 SMALL_RHO = 128 / 224
 ENOUGH_POINTS = 8  # for five coefficients
 ENOUGH_EPOCHS = 16.0
+ENOUGH_EPOCHS_MORE = 2.0  # of a network that goes on from trained weights
 HALVING = 6.0
 
 
@@ -56,6 +63,7 @@ class Option:
     precision: Precision
     cost: Cost
     promise: float
+    start: str | None = None  # whose weights it begins from; None: nobody's
 
     @property
     def size_mb(self) -> float:
@@ -69,34 +77,54 @@ def options(
     classes: int,
     native_side: int | None,
     families: Sequence[str] | None = None,
-    alphas: Sequence[float] = ALPHAS,
+    alphas: Sequence[float] | None = None,
     resolutions: Sequence[int] | None = None,
     precisions: Sequence[Precision] = ("fp32",),
+    starts: Sequence[Start] = (),
 ) -> tuple[Option, ...]:
     """Every candidate, biggest promise first.
+
+    With weights to begin from, candidates are their networks, whatever families and widths are named. They know photos,
+    so thumbnails are enlarged for them.
 
     Args:
         classes: number of labels.
         native_side: side of the images where all are small and alike (digits 28, CIFAR 32), else None. Small images
             get tables with strides turned off.
         families: rows of the catalogue, or `mobilenet_v4_fused`; None: those that suit the images.
-        alphas: width multipliers.
+        alphas: width multipliers; None: `ALPHAS`, and those of the weights.
         resolutions: input sides in pixels; None: those that suit the images.
         precisions: of the exported file.
+        starts: weights that candidates begin from; empty: all begin from nothing.
 
     Raises:
         UnknownNameError: there is no such family.
         UsageError: nothing to choose from.
     """
-    families = families_for(native_side) if families is None else families
     known = (*CATALOG, *_PROMISES_AS)
-    for family in families:
+    for family in families or ():
         if family not in known:
             raise UnknownNameError("family", family, known=known)
-    sides = resolutions_for(native_side) if resolutions is None else tuple(resolutions)
-    # A lower rho keeps the total stride of the native side: it is to cost less, not to buy back a larger last map.
-    strides = {family: _small_stride(family, native_side) for family in families}
-    if not (families and alphas and sides and precisions):
+    sides = resolutions_for(native_side, enlarged=bool(starts)) if resolutions is None else tuple(resolutions)
+    tables: list[tuple[str, float, ArchSpec, Start | None]]
+    if starts:
+        rho = sides[0] / RESOLUTIONS[0]
+        tables = [
+            (start.family, start.alpha, at_resolution(with_classes(start.spec, classes), side), start)
+            for start in starts
+            for side in sides
+        ]
+    else:
+        rho = 1.0 if native_side is None else SMALL_RHO
+        tables = [
+            (family, alpha, compose(family, alpha=alpha, resolution=side, stride=stride, classes=classes), None)
+            for family in (families_for(native_side) if families is None else families)
+            # A lower rho keeps the total stride of the native side: it is to cost less, not to buy back a larger map.
+            for stride in [_small_stride(family, native_side)]
+            for alpha in (ALPHAS if alphas is None else alphas)
+            for side in sides
+        ]
+    if not (tables and precisions):
         raise UsageError("an empty choice of networks", wanted="a family, an alpha, a resolution", do="name some")
     made = [
         Option(
@@ -105,20 +133,10 @@ def options(
             alpha=alpha,
             precision=precision,
             cost=cost(spec),
-            promise=promise(family, alpha=alpha, rho=side / sides[0] * (1.0 if native_side is None else SMALL_RHO)),
+            promise=promise(family, alpha=alpha, rho=rho * spec.resolution / sides[0]) + _ahead(start),
+            start=None if start is None else start.source,
         )
-        for family in families
-        for alpha in alphas
-        for side in sides
-        for spec in [
-            compose(
-                family,
-                alpha=alpha,
-                resolution=side,
-                stride=strides[family],
-                classes=classes,
-            )
-        ]
+        for family, alpha, spec, start in tables
         for precision in precisions
     ]
     return tuple(sorted(made, key=lambda option: -option.promise))
@@ -129,10 +147,12 @@ def families_for(native_side: int | None) -> tuple[str, ...]:
     return (*FAMILIES, V4_FOR_PHOTOS if native_side is None else V4_FOR_THUMBNAILS)
 
 
-def resolutions_for(native_side: int | None) -> tuple[int, ...]:
-    """Input sides in pixels, largest first."""
+def resolutions_for(native_side: int | None, *, enlarged: bool = False) -> tuple[int, ...]:
+    """Input sides in pixels, largest first; `enlarged`: of thumbnails that are made as large as sensible."""
     if native_side is None:
         return RESOLUTIONS
+    if enlarged:
+        return tuple(side for side in RESOLUTIONS if side <= ENLARGED * native_side) or RESOLUTIONS[-1:]
     return tuple(dict.fromkeys(max(8, round(native_side * share)) for share in SMALL_SHARES))
 
 
@@ -146,13 +166,21 @@ def promise(family: str, *, alpha: float, rho: float) -> float:
     return float(_features(alpha, rho) @ weights)
 
 
+def _ahead(start: Start | None) -> float:
+    """Points by which published weights are ahead of what their family's table promises, at their own resolution."""
+    if start is None or start.top1 is None:
+        return 0.0
+    return start.top1 - promise(start.family, alpha=start.alpha, rho=start.spec.resolution / RESOLUTIONS[0])
+
+
 def within_reach(option: Option, *, epochs: float) -> float:
     """The promise of an option that is trained for so many epochs only.
 
     The published accuracies are those of networks trained to their end. Short of ENOUGH_EPOCHS, each halving is
     taken to cost HALVING points: a rough figure from CIFAR-10 runs (`docs/log.md`), which like the promise only orders.
     """
-    return option.promise - HALVING * max(0.0, math.log2(ENOUGH_EPOCHS / max(epochs, 1e-9)))
+    enough = ENOUGH_EPOCHS if option.start is None else ENOUGH_EPOCHS_MORE
+    return option.promise - HALVING * max(0.0, math.log2(enough / max(epochs, 1e-9)))
 
 
 def in_order_of_promise(fitting: Mapping[Option, float], *, most: int) -> tuple[Option, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,27 +11,31 @@ import msgspec
 
 from ..arch import ArchSpec, find, with_classes
 from ..bundle import Bundle, read_bundle
-from ..data import Dataset, Pixels, ScanSummary, SplitName, Store, prepared, store
+from ..data import Dataset
 from ..errors import BudgetError, GateError, UsageError
 from ..files import digest_of
 from ..progress import say
-from ..records import Environment, Precision, Preprocess, only_classifiers, read_record, to_json
+from ..records import Environment, Precision, only_classifiers, read_record, to_json
 from ..train import CrossEntropy, EvalPixels, MakeObjective, Outcome, Recipe, train
-from ..train.choose import native_side, preprocess_for, recipe_for, store_side
+from ..train.choose import adapted, native_side, preprocess_for, recipe_for
 from ..train.elastic import elastic as elastic_objective
 from .candidates import ALPHAS, Option, options
+from .decoded import Decoded
 from .deliver import Delivery, deliver
 from .latency import LatencyTable
-from .plan import candidate_of, final_seconds, make_plan, no_candidate, static_status, timed_status
-from .records import Budget, Candidate, FitReport, LatencyEstimate, RoundResult, TrainingRow
+from .plan import final_seconds, no_candidate
+from .records import Budget, FitReport, RoundResult, TrainingRow
 from .report import REPORT_NAME, write_report
-from .speed import training_speeds
+from .starts import Starts, Weights
 from .state import Clock, Plan, State, open_state, save_state
 from .together import each_of, widest_of
+from .weigh import weigh
 
 __all__ = ["fit"]
 
-MEASURING_SHARE = 0.25  # of the time, at most, before anything is trained
+FINE_TUNE_LR = (
+    0.1  # at most, from trained weights, for a batch of 256; a higher one undoes what they know (docs/log.md)
+)
 PACKAGES = ("mobilenets", "torch", "onnxruntime", "onnx", "numpy", "pillow")
 
 
@@ -41,7 +46,7 @@ def fit(
     out: Path,
     seconds: float = 1800.0,
     families: Sequence[str] | None = None,
-    alphas: Sequence[float] = ALPHAS,
+    alphas: Sequence[float] | None = None,
     resolutions: Sequence[int] | None = None,
     precisions: Sequence[Precision] = ("fp32",),
     recipe: Recipe | None = None,
@@ -49,6 +54,7 @@ def fit(
     command: str = "",
     latencies: LatencyTable | None = None,
     elastic: bool = False,
+    weights: Weights = "none",
 ) -> FitReport:
     """Find, train, export and prove the best network within a budget.
 
@@ -64,7 +70,7 @@ def fit(
         out: the folder of the fit: `report.html`, `report.json`, artifacts by precision, the bundle, the runs.
         seconds: for everything.
         families: rows of the catalogue, or `mobilenet_v4_fused`; None: those that suit the images.
-        alphas: width multipliers.
+        alphas: width multipliers; None: `candidates.ALPHAS`, and those of the weights.
         resolutions: input sides in pixels; None: those that suit the images.
         precisions: that compete. int8 is made of the winner in any case, and delivered if it keeps its promises.
         recipe: how to train; its epochs or seconds are replaced by what the plan gives.
@@ -73,31 +79,47 @@ def fit(
         latencies: where latencies come from; None: measured here with `budget.threads`.
         elastic: train the networks at the edge of the budget, of the most promising family, all at once
             (`train.elastic`) instead of one by one; the best of them then goes on alone.
+        weights: what candidates begin from: "none"; "published"; bundles, checkpoints and names, as
+            `weights.trained_weights` takes them; or "auto": published ones for photos, where they can be had.
 
     Raises:
         BudgetError: nothing keeps the budget; names the nearest network and what it would take.
         GateError: no export answered like its network.
-        UsageError: `out` holds another fit, or a choice cannot be.
+        UsageError: `out` holds another fit, a choice cannot be, or weights cannot be had.
     """
     begun = recipe or Recipe(seconds=seconds)
     only_classifiers(dataset.task, what="fit")
-    run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic)
-    asked: list[object] = [list(families or []), list(alphas), list(resolutions or []), list(precisions)]
-    asked += ["elastic"] if elastic else []
+    side = native_side(dataset)
+    if weights == "auto":
+        weights = "none" if elastic or side is not None else "auto"
+    if elastic and weights != "none":
+        raise UsageError("an elastic fit from trained weights", wanted="one of them", do="leave out one of them")
+    starts = Starts(weights)
+    run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic, starts=starts)
+    asked: list[object] = [list(families or []), list(alphas or ALPHAS), list(resolutions or []), list(precisions)]
+    asked += [*(["elastic"] if elastic else []), *starts.identity]
     run.open(asked)
     if run.state.finished:
         say(f"this fit is finished; its report is {out / 'report.html'}")
         return read_record(out / REPORT_NAME, FitReport, what="report of a fit")
-    side = native_side(dataset)
-    choices = options(
-        classes=len(dataset.labels),
-        native_side=side,
-        families=families,
-        alphas=alphas,
-        resolutions=resolutions,
-        precisions=precisions,
-    )
-    run.consider(choices, latencies or LatencyTable(threads=budget.threads))
+    if run.state.plan is None:
+        choose = functools.partial(
+            options,
+            classes=len(dataset.labels),
+            native_side=side,
+            families=families,
+            alphas=alphas,
+            resolutions=resolutions,
+            precisions=precisions,
+        )
+        table, there = latencies or LatencyTable(threads=budget.threads), starts.had(families, alphas)
+        try:
+            run.consider(choose(starts=there), table)
+        except BudgetError as error:
+            if not there:
+                raise
+            say(f"of the networks with weights {error.got}; trying those without")
+            run.consider(choose(), table)
     run.search(side)
     return run.finish(side, command=command)
 
@@ -106,16 +128,23 @@ class _Fit:
     """One fit; `fit` is its only user."""
 
     def __init__(
-        self, dataset: Dataset, budget: Budget, out: Path, *, seconds: float, recipe: Recipe, device: str, elastic: bool
+        self,
+        dataset: Dataset,
+        budget: Budget,
+        out: Path,
+        *,
+        seconds: float,
+        recipe: Recipe,
+        device: str,
+        elastic: bool,
+        starts: Starts,
     ) -> None:
         self.dataset, self.budget, self.out = dataset, budget, out
         self.asked_seconds, self.device, self.elastic = seconds, device, elastic
-        self.recipe = recipe_for(recipe, dataset)
+        self.recipe, self.starts = recipe_for(recipe, dataset), starts
         self.state = State(identity="")
         self.clock = Clock(0.0)
-        self._pixels: dict[tuple[SplitName, int], Pixels] = {}
-        self._stores: dict[int, Store] = {}
-        self._told = 0  # problems with images
+        self.images = Decoded(dataset)
 
     def open(self, asked: list[object]) -> None:
         """Begin, or go on with what the folder holds."""
@@ -139,43 +168,23 @@ class _Fit:
         Raises:
             BudgetError: nothing keeps the budget.
         """
-        if self.state.plan is not None:
-            return
-        statuses = {option: static_status(option, self.budget) for option in choices}
-        small_enough = [option for option, status in statuses.items() if status is None]
-        estimates: dict[Option, LatencyEstimate] = {}
-        if self.budget.latency_ms is not None and small_enough:
-            say(f"timing networks on this machine: {len(small_enough)} of {len(choices)} keep the budget so far")
-            share = MEASURING_SHARE * max(0.0, self.asked_seconds - self.clock.seconds)
-            estimates = table.estimate(small_enough, limit_ms=self.budget.latency_ms, seconds=share)
-            statuses |= {option: timed_status(estimates[option], self.budget) for option in small_enough}
-        places = {option: place for place, option in enumerate(choices)}
-        speeds: dict[Option, float] = {}
-        while True:
-            fitting = [option for option in choices if statuses[option] is None]
-            candidates = tuple(candidate_of(o, latency=estimates.get(o), status=statuses[o]) for o in choices)
-            if not fitting:
-                self.keep(candidates=candidates, latency_note=table.note())
-                raise no_candidate(candidates, self.budget)
-            speeds = speeds or training_speeds(fitting, self.recipe, device=self.device)
-            plan = make_plan(
-                fitting,
-                places,
-                speeds,
-                train_images=len(self.dataset.split("train")),
-                seconds=self.asked_seconds - self.clock.seconds,
-                asked=self.asked_seconds,
-                elastic=self.elastic,
-            )
-            # A prediction may bring nobody into training: who enters is measured first.
-            guessed = [choices[place] for place in plan.entrants if _predicted(candidates[place])]
-            if not guessed:
-                break
-            for option in guessed:
-                estimates[option] = table.confirm(option)
-                statuses[option] = timed_status(estimates[option], self.budget)
+        left = self.asked_seconds - self.clock.seconds
+        candidates, plan = weigh(
+            choices,
+            self.budget,
+            table,
+            self.recipe,
+            device=self.device,
+            train_images=len(self.dataset.split("train")),
+            deadline=time.monotonic() + left,
+            asked=self.asked_seconds,
+            elastic=self.elastic,
+        )
         self.keep(candidates=candidates, latency_note=table.note(), plan=plan)
-        say(f"{len(fitting)} networks keep the budget; training {len(plan.entrants)} of them first")
+        if plan is None:
+            raise no_candidate(candidates, self.budget)
+        fitting = sum(candidate.status == "fits, not tried" for candidate in candidates)
+        say(f"{fitting} networks keep the budget; training {len(plan.entrants)} of them first")
 
     def search(self, side: int | None) -> None:
         """Find the winner, as the plan says."""
@@ -193,8 +202,9 @@ class _Fit:
             spec, policy = widest_of(entrants, classes=len(self.dataset.labels))
             say(f"round 1: {len(entrants)} widths and resolutions of {spec.name} at once, for {seconds:.0f} s")
             folder, objective = self.out / "runs" / f"{spec.name}-elastic", elastic_objective(policy)
-            last = self._run(spec, spec, side, seconds=seconds, folder=folder, objective=objective).last
-            prepare = functools.partial(self._prepared, "val")
+            recipe = msgspec.structs.replace(self.recipe, seconds=seconds, epochs=None)
+            last = self._run(spec, side, recipe, folder=folder, objective=objective).last
+            prepare = functools.partial(self.images.prepared, "val")
             results: list[tuple[int, RoundResult]] = []
             each = each_of(last, entrants, self.dataset, validation=prepare, device=self.device)
             for place, (sliced, top1) in zip(plan.entrants, each, strict=True):
@@ -243,7 +253,7 @@ class _Fit:
             if bundle is None:
                 continue
             try:
-                delivery = self._deliver(bundle, side)
+                delivery = self._deliver(bundle)
             except (BudgetError, GateError) as error:
                 refusals[place] = error.got
                 say(f"{self.state.candidates[place].name} is out: {error.got}")
@@ -261,29 +271,43 @@ class _Fit:
         return self.state.plan
 
     def _train(self, place: int, side: int | None, *, seconds: float, stage: str) -> Outcome:
+        start = self._taught(place, before=stage) or self._begun(
+            place
+        )  # it goes on from what its rounds have taught it
+        recipe = msgspec.structs.replace(self._recipe(place), seconds=seconds, epochs=None)
+        return self._run(start, side, recipe, folder=self._folder(place, stage))
+
+    def _begun(self, place: int) -> ArchSpec | Bundle:
+        """What a candidate is before its first round."""
         candidate = self.state.candidates[place]
-        spec = with_classes(find(candidate.name), len(self.dataset.labels))
-        start = self._taught(place, before=stage) or spec  # it goes on from what its rounds have taught it
-        return self._run(start, spec, side, seconds=seconds, folder=self._folder(place, stage))
+        if candidate.start is None:
+            return with_classes(find(candidate.name), len(self.dataset.labels))
+        return adapted(self.starts.bundle(candidate.start), self.dataset, resolution=candidate.resolution)
+
+    def _recipe(self, place: int) -> Recipe:
+        """The recipe for a candidate: a lower rate where it begins from weights."""
+        if self.state.candidates[place].start is None:
+            return self.recipe
+        return msgspec.structs.replace(self.recipe, lr=min(self.recipe.lr, FINE_TUNE_LR))
 
     def _run(
         self,
         start: ArchSpec | Bundle,
-        spec: ArchSpec,
         side: int | None,
+        recipe: Recipe,
         *,
-        seconds: float,
         folder: Path,
         objective: MakeObjective = CrossEntropy,
     ) -> Outcome:
-        preprocess = preprocess_for(spec, native_side=side)
-        validation, stored = self._prepared("val", preprocess), self._stored(spec, preprocess, side)
-        self._tell_problems()
+        spec = start.spec if isinstance(start, Bundle) else start
+        preprocess = start.preprocess if isinstance(start, Bundle) else preprocess_for(spec, native_side=side)
+        validation, stored = self.images.prepared("val", preprocess), self.images.stored(spec, native_side=side)
+        self.images.tell_problems()
         outcome = train(
             start,
             stored,
             EvalPixels(validation.images, validation.targets),
-            msgspec.structs.replace(self.recipe, seconds=seconds, epochs=None),
+            recipe,
             labels=self.dataset.labels,
             preprocess=preprocess,
             out=folder,
@@ -310,44 +334,20 @@ class _Fit:
                 return read_bundle(self._folder(place, f"round{number}") / "last")
         return None
 
-    def _deliver(self, bundle: Bundle, side: int | None) -> Delivery:
-        preprocess = preprocess_for(bundle.spec, native_side=side)
+    def _deliver(self, bundle: Bundle) -> Delivery:
         return deliver(
             bundle,
             self.dataset,
             self.budget,
             out=self.out,
-            validation=self._prepared("val", preprocess),
-            test=self._prepared("test", preprocess) if "test" in self.dataset.splits else None,
+            validation=self.images.prepared("val", bundle.preprocess),
+            test=self.images.prepared("test", bundle.preprocess) if "test" in self.dataset.splits else None,
         )
-
-    def _prepared(self, split: SplitName, preprocess: Preprocess) -> Pixels:
-        key = (split, preprocess.resolution)
-        if key not in self._pixels:
-            self._pixels[key] = prepared(self.dataset, split, preprocess)
-        return self._pixels[key]
-
-    def _stored(self, spec: ArchSpec, preprocess: Preprocess, side: int | None) -> Store:
-        kept = store_side(spec, native_side=side)
-        if kept not in self._stores:
-            self._stores[kept] = store(self.dataset, "train", side=kept, channels=preprocess.channels)
-        return self._stores[kept]
-
-    def _summary(self) -> ScanSummary:
-        """What was found in the images, on opening and on decoding."""
-        caches: list[Pixels | Store] = [*self._pixels.values(), *self._stores.values()]
-        return self.dataset.summary.with_problems(p for cache in caches for p in cache.problems)
-
-    def _tell_problems(self) -> None:
-        summary = self._summary()
-        if len(summary.problems) > self._told:
-            self._told = len(summary.problems)
-            say(summary.describe())
 
     def _report(
         self, chosen: int, refusals: dict[int, str], delivery: Delivery, outcome: Outcome, *, command: str
     ) -> FitReport:
-        summary = self._summary()
+        summary = self.images.summary
         return FitReport(
             command=command,
             data=self.dataset.name,
@@ -374,12 +374,8 @@ class _Fit:
                 for row in outcome.rows
             ),
             training_seconds=outcome.rows[-1].seconds,
-            recipe=msgspec.json.decode(msgspec.json.encode(self.recipe)),
+            recipe=msgspec.json.decode(msgspec.json.encode(self._recipe(chosen))),
             mistakes=delivery.mistakes,
             latency_note=self.state.latency_note,
             environment=Environment.capture(packages=PACKAGES),
         )
-
-
-def _predicted(candidate: Candidate) -> bool:
-    return candidate.latency is not None and candidate.latency.how == "predicted"

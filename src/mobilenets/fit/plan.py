@@ -56,6 +56,7 @@ def candidate_of(
         latency=latency,
         status=what,
         why=why,
+        start=option.start,
     )
 
 

@@ -87,6 +87,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     latency: LatencyEstimate | None
     status: Status
     why: str  # one sentence, with the numbers
+    start: str | None = None  # whose weights it begins from, as `mobilenets import` takes them; None: nobody's
     rounds: tuple[RoundResult, ...] = ()
 
 

@@ -42,6 +42,7 @@ def summary_text(report: FitReport, *, folder: Path) -> str:
             ("latency", _latency(report, first)),
             ("accuracy", _accuracy(report, first)),
             ("size", _size(report, first)),
+            *_weights(report),
             ("gates", _gates(report)),
             *(("also", _also(other, folder)) for other in report.delivered[1:2]),
             *(("not", reason) for reason in report.not_delivered[:2]),
@@ -77,6 +78,11 @@ def _size(report: FitReport, first: Delivered) -> str:
     most = report.budget.mult_adds_m
     allowed = f" of {millions(1e6 * most)}" if most is not None else ""
     return f"{words}, {millions(candidate.mult_adds)}{allowed} mult-adds, {millions(candidate.parameters)} parameters"
+
+
+def _weights(report: FitReport) -> list[tuple[str, str]]:
+    chosen = chosen_candidate(report)
+    return [("weights", f"begun from {chosen.start}")] if chosen is not None and chosen.start is not None else []
 
 
 def _gates(report: FitReport) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from statistics import median
 
 import msgspec
 
 from ..arch import ArchSpec, compose, find, for_small_images, split_name, with_classes, with_resolution, with_width
+from ..arch.narrower import at_resolution
+from ..bundle import Bundle
 from ..data import Dataset
 from ..errors import UsageError
 from ..images import Fault
@@ -17,6 +20,7 @@ from .recipe import Recipe
 
 __all__ = [
     "SMALL_SIDE",
+    "adapted",
     "explain_choice",
     "native_side",
     "preprocess_for",
@@ -135,6 +139,34 @@ def preprocess_for(spec: ArchSpec, *, native_side: int | None) -> Preprocess:
 def store_side(spec: ArchSpec, *, native_side: int | None) -> int:
     """The shorter side, in pixels, that training images are kept at: the network's own, or room for random crops."""
     return spec.resolution if native_side is not None else math.ceil(spec.resolution * PHOTO_STORE)
+
+
+def adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None = None) -> Bundle:
+    """The bundle for a data set's labels and task (without its classifier's weights, where they are others).
+
+    Args:
+        bundle: trained.
+        dataset: whose labels it is to know.
+        resolution: input side in pixels; None: the bundle's.
+    """
+    labels = dataset.labels
+    same = labels == bundle.labels and dataset.task == bundle.task
+    side = bundle.spec.resolution if resolution is None else resolution
+    if same and side == bundle.spec.resolution:
+        return bundle
+    tensors = bundle.tensors
+    if not same:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.classifier.")}
+    told = {"step": "adapt", "digest": bundle.digest, "classes": len(labels), "resolution": side}
+    return replace(
+        bundle,
+        spec=at_resolution(with_classes(bundle.spec, len(labels)), side),
+        task=dataset.task,
+        labels=labels,
+        preprocess=msgspec.structs.replace(bundle.preprocess, resolution=side),
+        tensors=tensors,
+        history=(*bundle.history, told),
+    )
 
 
 def recipe_for(recipe: Recipe, dataset: Dataset) -> Recipe:

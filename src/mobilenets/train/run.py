@@ -5,21 +5,19 @@ out/  args.yaml  results.csv  classes.csv  curves.png  confusion.png  samples.pn
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import yaml
 
-from ..arch import ArchSpec, with_classes
-from ..arch.narrower import at_resolution
+from ..arch import ArchSpec
 from ..bundle import Bundle
 from ..data import Dataset, prepared, store
 from ..errors import UsageError
 from ..files import write_text
 from ..progress import say
 from ..records import Environment, Preprocess
-from .choose import explain_choice, native_side, preprocess_for, recipe_for, spec_for, store_side
+from .choose import adapted, explain_choice, native_side, preprocess_for, recipe_for, spec_for, store_side
 from .judge import EvalPixels
 from .loop import Resume, train
 from .machine import pick_device
@@ -128,7 +126,7 @@ def _begin(
                 wanted="the width its weights have",
                 do="leave alpha away, or start from a name",
             )
-        bundle = _adapted(start, dataset, resolution=resolution)
+        bundle = adapted(start, dataset, resolution=resolution)
         say(f"going on from a bundle of {start.spec.name} at {bundle.spec.resolution} pixels")
         if bundle.labels != start.labels or bundle.task != start.task:
             what = "classes are" if bundle.task == start.task else "classes are for another task, or"
@@ -137,28 +135,6 @@ def _begin(
     spec = spec_for(start, alpha=alpha, resolution=resolution, native_side=side, classes=classes)
     say(explain_choice(start, spec, native_side=side))
     return spec, preprocess_for(spec, native_side=side)
-
-
-def _adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None) -> Bundle:
-    """The bundle for other labels or another task (then without its classifier's weights) and at another resolution."""
-    labels = dataset.labels
-    same = labels == bundle.labels and dataset.task == bundle.task
-    side = bundle.spec.resolution if resolution is None else resolution
-    if same and side == bundle.spec.resolution:
-        return bundle
-    tensors = bundle.tensors
-    if not same:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.classifier.")}
-    told = {"step": "adapt", "digest": bundle.digest, "classes": len(labels), "resolution": side}
-    return replace(
-        bundle,
-        spec=at_resolution(with_classes(bundle.spec, len(labels)), side),
-        task=dataset.task,
-        labels=labels,
-        preprocess=msgspec.structs.replace(bundle.preprocess, resolution=side),
-        tensors=tensors,
-        history=(*bundle.history, told),
-    )
 
 
 def _write_args(

@@ -4,7 +4,7 @@ from .imported import Imported, to_bundle
 from .labels import read_labels
 from .outgoing import Offer, offer, to_state_dict, write_state_dict
 from .published import Library
-from .read import import_weights
+from .read import import_weights, trained_weights
 
 __all__ = [
     "Imported",
@@ -15,5 +15,6 @@ __all__ = [
     "read_labels",
     "to_bundle",
     "to_state_dict",
+    "trained_weights",
     "write_state_dict",
 ]

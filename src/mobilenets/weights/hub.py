@@ -21,9 +21,10 @@ from .state_dicts import read_torch
 from .timm_models import REFUSED
 from .torch_files import HUB_WEIGHTS
 
-__all__ = ["download", "fetch", "snapshot"]
+__all__ = ["download", "fetch", "hub_answers", "is_cached", "snapshot"]
 
 TIMEOUT_SECONDS = 30.0  # without a byte
+ANSWER_SECONDS = 5.0  # for one small question
 BESIDE = ("config.json", "preprocessor_config.json")  # what the tensors do not show; either may be missing
 
 
@@ -107,6 +108,26 @@ def snapshot(repository: str, *, known: Sequence[str] = ()) -> Path:
             do="look at its files on the hub, and download the right one",
         )
     return weights.parent
+
+
+def hub_answers(repository: str) -> bool:
+    """Whether the Hugging Face hub can be reached: one small question about a repository, at most some seconds."""
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        get_hf_file_metadata(hf_hub_url(repository, BESIDE[0]), timeout=ANSWER_SECONDS)
+    except Exception:  # not installed, told to stay offline, no network: its transport has its own kinds of error
+        return False
+    return True
+
+
+def is_cached(repository: str) -> bool:
+    """Whether the hub's cache holds a repository's weights, so that no network is needed."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in HUB_WEIGHTS)
 
 
 def download(record: Published, *, folder: Path | None = None) -> Path:

@@ -17,10 +17,24 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from ..arch import ArchSpec, find
 from ..errors import UnknownNameError, UsageError
 from ..records import Preprocess
+from .timm_models import MODELS, timm_model
 
-__all__ = ["GOOGLE", "Library", "Named", "Published", "by_digest", "named", "published", "sha256_of", "weights_of"]
+__all__ = [
+    "GOOGLE",
+    "Library",
+    "Named",
+    "Published",
+    "by_digest",
+    "named",
+    "published",
+    "repository_of",
+    "sha256_of",
+    "table_of",
+    "weights_of",
+]
 
 Library = Literal["timm", "torchvision", "transformers"]
 
@@ -105,6 +119,28 @@ def published(name: Named) -> Published:
             return candidate
     asked = name.model if name.weights is None else f"{name.model}.{name.weights}"
     raise UnknownNameError(f"{name.library} model with weights", asked, known=[one.name for one in known])
+
+
+def table_of(name: Named) -> ArchSpec:
+    """The table that weights are of, before they are fetched: timm's models, and Google's on the hub.
+
+    Raises:
+        UnknownNameError: of another library, or unknown there.
+    """
+    if name.library == "timm" and name.model in MODELS:
+        return timm_model(name.model).spec
+    if name.library == "transformers" and name.model in GOOGLE:
+        return msgspec.structs.replace(find(name.model), padding="same")
+    raise UnknownNameError("table of published weights", name.model, known=(*MODELS, *GOOGLE))
+
+
+def repository_of(name: Named) -> str | None:
+    """Where on the Hugging Face hub weights are; None: elsewhere.
+
+    Raises:
+        UnknownNameError: the library publishes no such weights.
+    """
+    return name.model if name.library == "transformers" else published(name).repository
 
 
 def by_digest(library: Library, digest: str) -> Published | None:

@@ -6,11 +6,12 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from ..bundle import Bundle
+from ..bundle import Bundle, is_bundle, read_bundle
 from ..errors import FileFormatError, UsageError
 from .imported import Imported, to_bundle
+from .published import named
 
-__all__ = ["import_weights"]
+__all__ = ["import_weights", "trained_weights"]
 
 TORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -42,6 +43,16 @@ def import_weights(
         MissingExtraError: a package that reads this kind is not installed.
     """
     return to_bundle(_read(source, known_as), labels=labels, keep_background=keep_background)
+
+
+def trained_weights(source: str | Path) -> Bundle:
+    """A trained network to go on from or to learn from: a bundle's folder, or whatever `import_weights` takes.
+
+    Raises:
+        What `read_bundle` and `import_weights` raise.
+    """
+    path = Path(source)
+    return read_bundle(path) if is_bundle(path) else import_weights(source)
 
 
 def _read(source: str | Path, known_as: str | None) -> Imported:
@@ -94,7 +105,6 @@ def _read_file(path: Path, known_as: str | None) -> Imported:
 
 
 def _read_state_dict(path: Path, known_as: str | None) -> Imported:
-    from .published import named
     from .state_dicts import read_torch
 
     name = None if known_as is None else named(known_as)

@@ -11,6 +11,7 @@ from .markup import Html, el, join, user
 from .scatter import anchor_of, families_of
 from .svg import mark
 from .wording import (
+    chosen_candidate,
     count,
     data_split,
     duration,
@@ -21,6 +22,7 @@ from .wording import (
     ms,
     percent,
     plural,
+    short,
 )
 
 __all__ = ["artifact_table", "candidate_tables", "colophon", "commands", "gate_table"]
@@ -103,8 +105,11 @@ def colophon(report: FitReport) -> Html:
     data: list[tuple[str, str | Html]] = [("name", user(report.data)), ("classes", count(len(report.labels)))]
     data += [(f"{data_split(split)} images", count(n)) for split, n in report.images.items()]
     data.append(("digest", el("code", report.data_digest)))
+    chosen = chosen_candidate(report)
+    start = user(chosen.start) if chosen is not None and chosen.start is not None else "none, begun from nothing"
     recipe: list[tuple[str, str | Html]] = [
-        (key.replace("_", " "), _setting(value)) for key, value in report.recipe.items() if value is not None
+        ("weights", start),
+        *((key.replace("_", " "), _setting(value)) for key, value in report.recipe.items() if value is not None),
     ]
     machine: list[tuple[str, str | Html]] = [
         ("processor", environment.cpu),
@@ -153,11 +158,12 @@ def _candidate(index: int, candidate: Candidate, families: Sequence[str]) -> Htm
     broken = [part for piece in parts[:-1] for part in (f"{piece}_", el("wbr"))]
     name = el("span.nowrap", key, *broken, parts[-1])
     precision = el("span.soft", f" {candidate.precision}") if candidate.precision != "fp32" else None
+    start = el("small", "from ", user(short(candidate.start, length=40))) if candidate.start is not None else None
     latency, top1 = candidate.latency, _top1(candidate)
     rounds = plural(len(candidate.rounds), "round")
     return el(
         "tr.choice" if candidate.status == "chosen" else "tr",
-        el("th", name, precision, at={"scope": "row", "data-sort": candidate.name}),
+        el("th", name, precision, start, at={"scope": "row", "data-sort": candidate.name}),
         el("td.fate", el("strong", candidate.status), el("span", candidate.why), at={"data-sort": candidate.status}),
         el("td.num", percent(top1, unit=False), el("small", rounds), at={"data-sort": f"{top1:.6f}"})
         if candidate.rounds
