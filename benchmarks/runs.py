@@ -31,9 +31,13 @@ def run(*words: str, environment: Mapping[str, str] | None = None) -> tuple[dict
 def trained(out: Path, *words: str) -> dict:
     """Train into `out`, unless it was done before: seconds of both kinds, and what the verb said.
 
-    A run that was cut off goes on.
+    A run that was cut off goes on. One that other words began is no measurement of these: SystemExit says so.
     """
-    told = out / "benchmark.json"
+    told, asked = out / "benchmark.json", out.with_name(f"{out.name}.words.json")
+    if asked.exists() and json.loads(asked.read_text()) != list(words):
+        raise SystemExit(f"{out} was begun with {json.loads(asked.read_text())}, not {list(words)}; give another --out")
+    asked.parent.mkdir(parents=True, exist_ok=True)
+    asked.write_text(json.dumps(words))
     if not told.exists():
         begun = time.monotonic()
         resume = ["--resume"] if (out / "checkpoint.safetensors").exists() else []

@@ -102,8 +102,9 @@ def test_a_fit_goes_on_from_a_persons_own_weights_gently(
     assert f"begun from {folder}" in " ".join(summary_text(report, folder=tmp_path).split())
     assert len(summary_text(report, folder=tmp_path).splitlines()) <= 12
     assert "begun from nothing" not in (tmp_path / "report.html").read_text()
-    with pytest.raises(UsageError, match="another fit"):
-        small_fit(photos, tmp_path)
+    for other in ("none", "auto"):
+        with pytest.raises(UsageError, match="another fit"):
+            small_fit(photos, tmp_path, weights=other)
     assert small_fit(photos, tmp_path, weights=[str(folder)]) == report
 
 
@@ -160,10 +161,10 @@ def test_without_a_network_photos_are_learned_from_nothing_and_it_is_said(
 ) -> None:
     monkeypatch.setattr(starts, "hub_answers", lambda _: False)
     monkeypatch.setattr(starts, "is_cached", lambda _: False)
-    assert Starts("auto").had(None, None) == ()
+    assert Starts("auto").had(None, None, unasked=True) == ()
     assert "cannot be reached" in capsys.readouterr().err
     with pytest.raises(UsageError, match="cannot be reached") as caught:
-        Starts("published").had(None, None)
+        Starts("published").had(None, None, unasked=True)
     assert "--weights" in str(caught.value)
 
 
@@ -172,7 +173,7 @@ def test_without_a_network_what_the_hubs_cache_holds_is_used(
 ) -> None:
     monkeypatch.setattr(starts, "hub_answers", lambda _: False)
     monkeypatch.setattr(starts, "is_cached", lambda repository: repository.startswith("google/"))
-    there = Starts("auto").had(("mobilenet_v2",), None)
+    there = Starts("auto").had(("mobilenet_v2",), None, unasked=True)
     assert {(start.family, start.alpha) for start in there} == {("mobilenet_v2", 0.35), ("mobilenet_v2", 0.75)}
     assert f"3 of {len(PUBLISHED)}" in capsys.readouterr().err
 

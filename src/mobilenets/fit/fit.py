@@ -89,10 +89,7 @@ def fit(
     """
     begun = recipe or Recipe(seconds=seconds)
     only_classifiers(dataset.task, what="fit")
-    side = native_side(dataset)
-    if weights == "auto":
-        weights = "none" if elastic or side is not None else "auto"
-    if elastic and weights != "none":
+    if elastic and weights not in ("none", "auto"):
         raise UsageError("an elastic fit from trained weights", wanted="one of them", do="leave out one of them")
     starts = Starts(weights)
     run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic, starts=starts)
@@ -102,6 +99,7 @@ def fit(
     if run.state.finished:
         say(f"this fit is finished; its report is {out / 'report.html'}")
         return read_record(out / REPORT_NAME, FitReport, what="report of a fit")
+    side = native_side(dataset)
     if run.state.plan is None:
         choose = functools.partial(
             options,
@@ -112,7 +110,10 @@ def fit(
             resolutions=resolutions,
             precisions=precisions,
         )
-        table, there = latencies or LatencyTable(threads=budget.threads), starts.had(families, alphas)
+        table, there = (
+            latencies or LatencyTable(threads=budget.threads),
+            starts.had(families, alphas, unasked=side is None and not elastic),
+        )
         try:
             run.consider(choose(starts=there), table)
         except BudgetError as error:

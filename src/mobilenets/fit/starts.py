@@ -82,21 +82,25 @@ class Starts:
 
     @property
     def identity(self) -> list[str]:
-        """What makes another fit of it: digests of what was given, or the word for published ones; empty for none."""
-        return sorted(self._bundles[start.source].digest for start in self._own) or ["published"] * bool(
-            self._published
-        )
+        """What makes another fit of it: digests of what was given, or a word; nothing for "auto", the usual."""
+        given = sorted(self._bundles[start.source].digest for start in self._own)
+        return given or {"auto": [], "published": ["published"], None: ["no weights"]}[self._published]
 
-    def had(self, families: Sequence[str] | None, alphas: Sequence[float] | None) -> tuple[Start, ...]:
+    def had(
+        self, families: Sequence[str] | None, alphas: Sequence[float] | None, *, unasked: bool
+    ) -> tuple[Start, ...]:
         """Those of some families and widths; published ones where the hub answers, or as far as its cache holds them.
 
         Args:
             families: rows of the catalogue; None: all.
             alphas: width multipliers; None: all.
+            unasked: whether "auto" means published ones here.
 
         Raises:
             UsageError: published weights are asked for by name and none can be had.
         """
+        if self._published == "auto" and not unasked:
+            return ()
         there = _published(must=self._published == "published") if self._published else self._own
         wanted = tuple(
             start
