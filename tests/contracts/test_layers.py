@@ -33,7 +33,7 @@ ALLOWED = {
     "tasks": {"errors", "metrics", "nets"},
     "weights": {"errors", "files", "records", "progress", "imagenet", "arch", "bundle", "nets"},
     "runtime": {"errors", "files", "records", "processor", "metrics", "images", "imagenet", "data"},
-    "bench": {"errors", "files", "records", "runtime"},
+    "bench": {"errors", "files", "records", "progress", "runtime"},
     "profiling": {"errors", "records", "arch", "runtime", "bench"},
     "train": BASE | {"arch", "bundle", "nets", "data", "tasks", "runtime", "runs"},
     "compress": BASE | {"arch", "bundle", "nets", "data", "tasks", "train", "runtime"},

@@ -2,6 +2,7 @@
 
 from .choose import Choice, fastest_engine
 from .energy import Meter, find_meter
+from .kit import LATENCIES_NAME, DeviceLatencies, KitLatency, measure_kit
 from .measure import Latency, interval_of_median, measure, measure_all, paired_ratio
 from .plot import PictureFormat, draw, picture_format
 from .pool import Entry, OpenedEngine, Timed, Worker
@@ -9,8 +10,11 @@ from .report import bench, report_of
 from .table import to_csv, to_text
 
 __all__ = [
+    "LATENCIES_NAME",
     "Choice",
+    "DeviceLatencies",
     "Entry",
+    "KitLatency",
     "Latency",
     "Meter",
     "OpenedEngine",
@@ -24,6 +28,7 @@ __all__ = [
     "interval_of_median",
     "measure",
     "measure_all",
+    "measure_kit",
     "paired_ratio",
     "picture_format",
     "report_of",

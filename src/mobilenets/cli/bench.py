@@ -24,6 +24,9 @@ __all__ = ["command"]
 @click.option("--peers", is_flag=True, help="Time the same networks of timm and torchvision as well; needs torch.")
 @click.option("--end-to-end", "images", metavar="IMAGES", help="Time from files to labels: pictures, as for predict.")
 @click.option("--roofline", is_flag=True, help="Measure this machine's peaks too, and what holds each artifact back.")
+@click.option(
+    "--kit", is_flag=True, help="Time what `fit --kit` wrote, for a fit elsewhere; leaves latencies.json in it."
+)
 @click.option("--threads", type=int, metavar="N", help="Threads of the engine.  [default: the cores, at most 4]")
 @click.option("--batch-size", default=1, show_default=True, metavar="N", help="Images per run.")
 @click.option("--seconds", default=3.0, show_default=True, metavar="S", help="For each artifact, after its warm-up.")
@@ -41,6 +44,7 @@ def command(
     peers: bool,
     images: str | None,
     roofline: bool,
+    kit: bool,
     threads: int | None,
     batch_size: int,
     seconds: float,
@@ -81,8 +85,17 @@ def command(
         mobilenets bench flowers/ --threads 1 --seconds 10 --json > speed.json
         mobilenets bench flowers/ --batch-size 32 --csv speed.csv --plot speed.svg
 
+    \b
+    For a fit of this device that is trained on another machine (stopped, the same command goes on):
+        mobilenets bench --kit kit/ --threads 4
+
     Where the processor tells its energy (Linux: /sys/class/powercap, often for root only), joules per image are told.
     """
+    if kit:
+        if len(artifacts) != 1 or engine or peers or images or roofline or csv_file or plot or batch_size != 1:
+            raise click.UsageError("--kit takes one folder, --threads and --seconds, and nothing else")
+        _time_kit(Path(artifacts[0]), threads=threads, seconds=seconds, as_json=as_json)
+        return
     if roofline and images:
         raise click.UsageError("--roofline is about the network's answer; --end-to-end times files as well")
     from ..bench import bench, draw, picture_format, to_csv, to_text
@@ -115,6 +128,28 @@ def command(
             from ..profiling import roofline_text
 
             click.echo(roofline_text(report), nl=False)
+
+
+def _time_kit(folder: Path, *, threads: int | None, seconds: float, as_json: bool) -> None:
+    from ..bench import LATENCIES_NAME, measure_kit
+
+    found = measure_kit(folder, threads=threads, seconds=seconds)
+    if as_json:
+        import json
+
+        from ..records import to_json
+
+        click.echo(json.dumps(to_json(found), indent=2))
+        return
+    fastest = min(found.entries, key=lambda entry: entry.latency.median_ms)
+    slowest = max(found.entries, key=lambda entry: entry.latency.median_ms)
+    click.echo(
+        f"{len(found.entries)} networks: {fastest.latency.median_ms:.2f} ms ({fastest.spec_name}, {fastest.precision})"
+        f" to {slowest.latency.median_ms:.2f} ms ({slowest.spec_name}, {slowest.precision})"
+    )
+    click.echo(
+        f"take {folder / LATENCIES_NAME} to where it is trained: mobilenets fit DATA --latencies {LATENCIES_NAME} ..."
+    )
 
 
 def _entries(artifact: str, engine: str | None, *, threads: int | None) -> Iterator[Entry]:

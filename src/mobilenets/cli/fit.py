@@ -6,10 +6,15 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .params import DURATION
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..fit import Budget
 
 __all__ = ["command"]
 
@@ -47,6 +52,18 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
     callback=_words,
     help="That networks begin from: none, published, or files and names. [default: published, for photos]",
 )
+@click.option(
+    "--kit",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="For another device: only write all networks there, to be timed on it.",
+)
+@click.option(
+    "--latencies",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="What they take there, as `bench --kit` left it: latencies.json.",
+)
 @click.option("--recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="How to train, as YAML.")
 @click.option("--device", default="auto", show_default=True, help="To train on: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
@@ -65,6 +82,8 @@ def command(
     precisions: tuple[str, ...] | None,
     elastic: bool,
     weights: tuple[str, ...] | None,
+    kit: Path | None,
+    latencies: Path | None,
     recipe: Path | None,
     device: str,
     seed: int,
@@ -75,6 +94,13 @@ def command(
 
     DATA is a folder with one folder of images per class (or train/ and test/ with such folders), or `digits` or
     `cifar10`. At least one of --latency-ms, --size-mb and --mult-adds-m is needed.
+
+    For a board that trains nothing, time the networks on it first:
+
+    \b
+      mobilenets fit photos/ --latency-ms 30 --kit kit/            here; then copy kit/ to the board
+      mobilenets bench --kit kit/ --threads 4                      there; then copy kit/latencies.json back
+      mobilenets fit photos/ --latency-ms 30 --latencies latencies.json
 
     \b
     Examples:
@@ -95,14 +121,18 @@ def command(
     Interrupted at any moment, the same command goes on where it was.
     """
     from ..data import open_dataset
-    from ..fit import Budget, fit, summary_text
+    from ..fit import Budget, DeviceTable, fit, summary_text
     from ..records import to_json
     from ..runtime import default_threads
     from ..train import Recipe, read_recipe, with_settings
 
-    budget = Budget(
-        latency_ms=latency_ms, size_mb=size_mb, mult_adds_m=mult_adds_m, threads=threads or default_threads()
-    )
+    if kit is not None and latencies is not None:
+        raise click.UsageError("--kit writes what is to be timed, --latencies reads what it took; give one")
+    table = None if latencies is None else DeviceTable(latencies)
+    if table is not None and threads not in (None, table.told.threads):
+        raise click.UsageError(f"--threads {threads}, and {latencies} was measured with {table.told.threads}")
+    threads = threads or (table.told.threads if table is not None else default_threads())
+    budget = Budget(latency_ms=latency_ms, size_mb=size_mb, mult_adds_m=mult_adds_m, threads=threads)
     begun = with_settings(
         read_recipe(recipe) if recipe else Recipe(seconds=seconds), {"seed": seed, "seconds": seconds}
     )
@@ -119,6 +149,11 @@ def command(
     if precisions is not None:
         choices["precisions"] = _precisions(precisions)
     choices["weights"] = "auto" if weights is None else weights[0] if weights in WORDS else weights
+    if kit is not None:
+        _write_kit(dataset, budget, kit, choices)
+        return
+    if table is not None:
+        choices["latencies"] = table
     report = fit(
         dataset,
         budget,
@@ -131,6 +166,19 @@ def command(
         **choices,  # type: ignore[arg-type]  # each is checked above
     )
     click.echo(json.dumps(to_json(report), indent=2) if as_json else summary_text(report, folder=folder), nl=as_json)
+
+
+def _write_kit(dataset: Dataset, budget: Budget, folder: Path, choices: dict[str, object]) -> None:
+    from ..fit import write_kit
+
+    asked = {name: choices[name] for name in ("families", "alphas", "resolutions", "weights") if name in choices}
+    count = write_kit(dataset, budget, folder=folder, **asked)  # type: ignore[arg-type]  # each is checked above
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    click.echo(f"{folder}: {count} networks to be timed, {size:.0f} MB")
+    click.echo(f"on the device: mobilenets bench --kit {shlex.quote(folder.name)}")
+    click.echo(
+        "then here, with the latencies.json that it leaves in there: this command with --latencies FILE for --kit"
+    )
 
 
 def _numbers(option: str, words: tuple[str, ...]) -> tuple[float, ...]:

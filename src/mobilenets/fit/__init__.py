@@ -1,6 +1,7 @@
 """The main job: the best network within a budget, with proof."""
 
 from .candidates import ALPHAS, FAMILIES, Option, options
+from .device import DeviceTable, write_kit
 from .fit import fit
 from .latency import LatencyTable
 from .records import Budget, Candidate, FitReport
@@ -11,10 +12,12 @@ __all__ = [
     "FAMILIES",
     "Budget",
     "Candidate",
+    "DeviceTable",
     "FitReport",
     "LatencyTable",
     "Option",
     "fit",
     "options",
     "summary_text",
+    "write_kit",
 ]

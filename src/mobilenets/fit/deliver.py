@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,6 +47,7 @@ def deliver(
     out: Path,
     validation: Pixels,
     test: Pixels | None,
+    elsewhere: Mapping[Precision, Latency] | None = None,
 ) -> Delivery:
     """Export to `out`/fp32 and, if it pays, `out`/int8; measure; evaluate.
 
@@ -59,6 +60,7 @@ def deliver(
         out: the folder of the fit; artifacts in it, of a network that was refused before, are removed.
         validation: prepared images for the gates.
         test: prepared images for the final numbers; None: they are on the validation images.
+        elsewhere: what the network takes on the device that the budget is for; None: it is for this machine.
 
     Raises:
         BudgetError: nothing that passed the gates keeps the budget.
@@ -80,21 +82,24 @@ def deliver(
             images=gate,
             precision="int8",
             calibration=calibration_images(dataset, bundle.preprocess),
-            faster_than=out / "fp32",
+            faster_than=out / "fp32" if elsewhere is None else None,
             threads=budget.threads,
         )
         say(describe(made["int8"]))
     except GateError as error:
         refused.append(f"int8: {error.got}")
         say(f"int8 is not delivered: {error.got}")
-    latencies = _measured([out / precision for precision in made], budget)
+    if elsewhere is None:
+        latencies = dict(zip(made, _measured([out / precision for precision in made], budget), strict=True))
+    else:
+        latencies = _slower_left_out(elsewhere)
     kept: list[tuple[float, Delivered, Evaluation]] = []
     judged = validation if test is None else test
     split: Literal["val", "test"] = "val" if test is None else "test"
-    for precision, latency in zip(list(made), latencies, strict=True):
-        artifact = made[precision]
+    for precision, artifact in made.items():
+        latency = latencies.get(precision)
         trouble = _over_budget(artifact, latency, budget)
-        if trouble:
+        if trouble or latency is None:
             refused.append(f"{precision}: {trouble}")
             shutil.rmtree(out / precision)
             say(f"{precision} is not delivered: {trouble}")
@@ -127,7 +132,16 @@ def _measured(paths: Sequence[Path], budget: Budget) -> tuple[Latency, ...]:
     return tuple(best)
 
 
-def _over_budget(artifact: Artifact, latency: Latency, budget: Budget) -> str:
+def _slower_left_out(told: Mapping[Precision, Latency]) -> dict[Precision, Latency]:
+    """A device's latencies, without that of an int8 file that saves no time there."""
+    fp32, int8 = told.get("fp32"), told.get("int8")
+    pays = fp32 is None or int8 is None or int8.median_ms < fp32.median_ms
+    return {precision: latency for precision, latency in told.items() if pays or precision == "fp32"}
+
+
+def _over_budget(artifact: Artifact, latency: Latency | None, budget: Budget) -> str:
+    if latency is None:
+        return "the device did not time it, or it saves no time there"
     if budget.latency_ms is not None and latency.high_ms > budget.latency_ms:
         return f"measured {latency.median_ms:.2f} ms, up to {latency.high_ms:.2f} of {budget.latency_ms:g} ms"
     if budget.size_mb is not None and artifact.size_mb > budget.size_mb:

@@ -22,6 +22,7 @@ from ..train.elastic import elastic as elastic_objective
 from .candidates import ALPHAS, Option, options
 from .decoded import Decoded
 from .deliver import Delivery, deliver
+from .device import DeviceTable
 from .latency import LatencyTable
 from .plan import final_seconds, no_candidate
 from .records import Budget, FitReport, RoundResult, TrainingRow
@@ -52,7 +53,7 @@ def fit(
     recipe: Recipe | None = None,
     device: str = "auto",
     command: str = "",
-    latencies: LatencyTable | None = None,
+    latencies: LatencyTable | DeviceTable | None = None,
     elastic: bool = False,
     weights: Weights = "none",
 ) -> FitReport:
@@ -76,7 +77,7 @@ def fit(
         recipe: how to train; its epochs or seconds are replaced by what the plan gives.
         device: to train on.
         command: what the user typed, for the report.
-        latencies: where latencies come from; None: measured here with `budget.threads`.
+        latencies: where latencies come from: another device, say; None: measured here with `budget.threads`.
         elastic: train the networks at the edge of the budget, of the most promising family, all at once
             (`train.elastic`) instead of one by one; the best of them then goes on alone.
         weights: what candidates begin from: "none"; "published"; bundles, checkpoints and names, as
@@ -91,10 +92,10 @@ def fit(
     only_classifiers(dataset.task, what="fit")
     if elastic and weights not in ("none", "auto"):
         raise UsageError("an elastic fit from trained weights", wanted="one of them", do="leave out one of them")
-    starts = Starts(weights)
-    run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, elastic=elastic, starts=starts)
+    starts, table = Starts(weights), latencies or LatencyTable(threads=budget.threads)
+    run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, starts=starts, table=table)
     asked: list[object] = [list(families or []), list(alphas or ALPHAS), list(resolutions or []), list(precisions)]
-    asked += [*(["elastic"] if elastic else []), *starts.identity]
+    asked += [*(["elastic"] if elastic else []), *starts.identity, *table.identity]
     run.open(asked)
     if run.state.finished:
         say(f"this fit is finished; its report is {out / 'report.html'}")
@@ -110,17 +111,14 @@ def fit(
             resolutions=resolutions,
             precisions=precisions,
         )
-        table, there = (
-            latencies or LatencyTable(threads=budget.threads),
-            starts.had(families, alphas, unasked=side is None and not elastic),
-        )
+        there = starts.had(families, alphas, unasked=side is None and not elastic)
         try:
-            run.consider(choose(starts=there), table)
+            run.consider(choose(starts=there), elastic=elastic)
         except BudgetError as error:
             if not there:
                 raise
             say(f"of the networks with weights {error.got}; trying those without")
-            run.consider(choose(), table)
+            run.consider(choose())
     run.search(side)
     return run.finish(side, command=command)
 
@@ -137,11 +135,11 @@ class _Fit:
         seconds: float,
         recipe: Recipe,
         device: str,
-        elastic: bool,
         starts: Starts,
+        table: LatencyTable | DeviceTable,
     ) -> None:
         self.dataset, self.budget, self.out = dataset, budget, out
-        self.asked_seconds, self.device, self.elastic = seconds, device, elastic
+        self.asked_seconds, self.device, self.table = seconds, device, table
         self.recipe, self.starts = recipe_for(recipe, dataset), starts
         self.state = State(identity="")
         self.clock = Clock(0.0)
@@ -163,7 +161,7 @@ class _Fit:
         self.state = msgspec.structs.replace(self.state, seconds=self.clock.seconds, **changes)
         save_state(self.out, self.state)
 
-    def consider(self, choices: Sequence[Option], table: LatencyTable) -> None:
+    def consider(self, choices: Sequence[Option], *, elastic: bool = False) -> None:
         """Costs, latencies, and the plan.
 
         Raises:
@@ -173,15 +171,15 @@ class _Fit:
         candidates, plan = weigh(
             choices,
             self.budget,
-            table,
+            self.table,
             self.recipe,
             device=self.device,
             train_images=len(self.dataset.split("train")),
             deadline=time.monotonic() + left,
             asked=self.asked_seconds,
-            elastic=self.elastic,
+            elastic=elastic,
         )
-        self.keep(candidates=candidates, latency_note=table.note(), plan=plan)
+        self.keep(candidates=candidates, latency_note=self.table.note(), plan=plan)
         if plan is None:
             raise no_candidate(candidates, self.budget)
         fitting = sum(candidate.status == "fits, not tried" for candidate in candidates)
@@ -343,6 +341,7 @@ class _Fit:
             out=self.out,
             validation=self.images.prepared("val", bundle.preprocess),
             test=self.images.prepared("test", bundle.preprocess) if "test" in self.dataset.splits else None,
+            elsewhere=self.table.delivered(bundle.spec.name),
         )
 
     def _report(
@@ -378,5 +377,6 @@ class _Fit:
             recipe=msgspec.json.decode(msgspec.json.encode(self._recipe(chosen))),
             mistakes=delivery.mistakes,
             latency_note=self.state.latency_note,
+            device=self.table.device,
             environment=Environment.capture(packages=PACKAGES),
         )

@@ -28,7 +28,7 @@ from ..runtime import default_threads
 from .candidates import Option
 from .records import LatencyEstimate
 
-__all__ = ["LatencyTable", "untrained_bundle"]
+__all__ = ["LatencyTable", "noise", "of_measured", "untrained_bundle"]
 
 GROUP = 4  # measured in turn, so that they share what disturbs the machine
 SECONDS = 1.0  # of rounds for each
@@ -67,6 +67,20 @@ class LatencyTable:
         self.measured = self.reused = self.predicted = 0
         self.worst_error: float | None = None
 
+    @property
+    def identity(self) -> list[str]:
+        """Nothing: a machine's own latencies make no other fit of it."""
+        return []
+
+    @property
+    def device(self) -> None:
+        """None but this machine."""
+        return
+
+    def delivered(self, name: str) -> None:
+        """None: files are measured as they are delivered."""
+        del name
+
     def measure(self, options: Sequence[Option], *, until: float = math.inf) -> bool:
         """Measure those that are not known yet, a few in turn at a time; whether there was time for all.
 
@@ -84,7 +98,7 @@ class LatencyTable:
                 for number, option in enumerate(group):
                     path = Path(folder) / str(number)
                     bundle = untrained_bundle(option.spec)
-                    write_ungated(bundle, path, precision=option.precision, calibration=_noise(option))
+                    write_ungated(bundle, path, precision=option.precision, calibration=noise(option))
                     paths.append(path)
                 for option, latency in zip(
                     group, self._measure(paths, threads=self.threads, seconds=SECONDS), strict=True
@@ -270,7 +284,8 @@ def _plain(spec: ArchSpec) -> Preprocess:
     return Preprocess(resolution=spec.resolution, channels=spec.channels, mean=middle, std=middle)
 
 
-def _noise(option: Option) -> NDArray[np.uint8] | None:
+def noise(option: Option) -> NDArray[np.uint8] | None:
+    """Pictures (N, R, R, C) that calibrate an untrained int8 network; None for float32."""
     if option.precision == "fp32":
         return None
     spec = option.spec

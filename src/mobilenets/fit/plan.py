@@ -31,8 +31,10 @@ def static_status(option: Option, budget: Budget) -> tuple[Status, str] | None:
     return None
 
 
-def timed_status(latency: LatencyEstimate, budget: Budget) -> tuple[Status, str] | None:
-    """Why an option is out by its latency; the pessimistic end of the interval counts."""
+def timed_status(latency: LatencyEstimate | None, budget: Budget) -> tuple[Status, str] | None:
+    """Why an option is out by its latency, None if a device did not time it; the pessimistic end of it counts."""
+    if latency is None:
+        return "not measured", "the device's latencies do not hold it"
     if budget.latency_ms is None or latency.high_ms <= budget.latency_ms:
         return None
     middle = f"{latency.how} {latency.median_ms:.2f} ms"
@@ -156,7 +158,14 @@ def no_candidate(candidates: Sequence[Candidate], budget: Budget) -> BudgetError
             ratios.append(candidate.mult_adds / 1e6 / budget.mult_adds_m)
         return max(ratios)
 
-    nearest = min(candidates, key=excess)
+    timed = [candidate for candidate in candidates if candidate.status != "not measured"]
+    if not timed:
+        return BudgetError(
+            f"the device timed none of {len(candidates)} networks",
+            wanted="latencies of the networks that are weighed here",
+            do="write the kit for the same images, families, widths, resolutions and weights",
+        )
+    nearest = min(timed, key=excess)
     needs = []
     if budget.latency_ms is not None and nearest.latency is not None:
         needs.append(f"--latency-ms {_up(nearest.latency.high_ms)}")

@@ -28,6 +28,7 @@ Status = Literal[
     "too many mult-adds",
     "too large",
     "too slow",
+    "not measured",  # by the device whose latencies count
     "fits, not tried",  # others promised more in the time there was
     "dropped",  # trained for a while, and others were better
     "refused by a gate",
@@ -157,4 +158,5 @@ class FitReport(msgspec.Struct, frozen=True, kw_only=True):
     recipe: dict[str, Any]  # the fields of a `train.Recipe`
     mistakes: tuple[Mistake, ...]
     latency_note: str  # how latencies were found: how many measured, predicted, the prediction's error
+    device: Environment | None = None  # where all latencies are from, if not from this machine
     environment: Environment

@@ -59,6 +59,7 @@ def _latency(report: FitReport, first: Delivered) -> str:
     budget = f" of {ms(limit)}" if limit is not None else ""
     interval = f"95 % interval {ms(latency.low_ms, unit=False)} to {ms(latency.high_ms, unit=False)}"
     engine = f"{plural(latency.threads, 'thread')}, {latency.engine} {latency.engine_version}"
+    engine += f", on {report.device.cpu}" if report.device is not None else ""
     return f"{ms(latency.median_ms)}{budget} ({interval}; {plural(latency.n, 'run')}, {engine})"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..progress import say
 from ..train import Recipe
 from .candidates import Option
+from .device import DeviceTable
 from .latency import LatencyTable
 from .plan import candidate_of, make_plan, static_status, timed_status
 from .records import Budget, Candidate, LatencyEstimate
@@ -22,7 +23,7 @@ MEASURING_SHARE = 0.25  # of the time, at most, before anything is trained
 def weigh(
     choices: Sequence[Option],
     budget: Budget,
-    table: LatencyTable,
+    table: LatencyTable | DeviceTable,
     recipe: Recipe,
     *,
     device: str,
@@ -36,7 +37,7 @@ def weigh(
     Args:
         choices: the candidates.
         budget: what they must keep.
-        table: measures latencies.
+        table: measures latencies, or has those of another device.
         recipe: how they would be trained.
         device: to train on.
         train_images: in an epoch.
@@ -48,10 +49,11 @@ def weigh(
     small_enough = [option for option, status in statuses.items() if status is None]
     estimates: dict[Option, LatencyEstimate] = {}
     if budget.latency_ms is not None and small_enough:
-        say(f"timing networks on this machine: {len(small_enough)} of {len(choices)} keep the budget so far")
+        where = "on this machine" if isinstance(table, LatencyTable) else "by the device's latencies"
+        say(f"timing networks {where}: {len(small_enough)} of {len(choices)} keep the budget so far")
         share = MEASURING_SHARE * max(0.0, deadline - time.monotonic())
         estimates = table.estimate(small_enough, limit_ms=budget.latency_ms, seconds=share)
-        statuses |= {option: timed_status(estimates[option], budget) for option in small_enough}
+        statuses |= {option: timed_status(estimates.get(option), budget) for option in small_enough}
     places = {option: place for place, option in enumerate(choices)}
     speeds: dict[Option, float] = {}
     while True:

@@ -60,6 +60,7 @@ def _tiles(report: FitReport, first: Delivered) -> list[Html]:
                 interval,
                 f"{plural(latency.n, 'run')} in {plural(latency.rounds, 'round')}, {plural(latency.threads, 'thread')}",
                 f"{latency.engine} {latency.engine_version}, {first.precision}",
+                f"on {report.device.cpu}" if report.device is not None else None,
             ],
             meter=_meter(latency.low_ms, latency.median_ms, latency.high_ms, budget.latency_ms),
             wide=True,

@@ -112,6 +112,7 @@ def colophon(report: FitReport) -> Html:
         *((key.replace("_", " "), _setting(value)) for key, value in report.recipe.items() if value is not None),
     ]
     machine: list[tuple[str, str | Html]] = [
+        *([("latencies of", user(report.device.cpu))] if report.device is not None else []),
         ("processor", environment.cpu),
         ("cores", str(environment.cores)),
         ("memory", f"{environment.memory_gb:g} GB"),
