@@ -65,7 +65,7 @@ def measure_kit(folder: Path, *, threads: int | None = None, seconds: float = 1.
     here, file = Environment.capture(), folder / LATENCIES_NAME
     found = DeviceLatencies(environment=here, threads=threads or default_threads(), entries=())
     if file.exists():
-        before = read_record(file, DeviceLatencies, what="latencies of a device")
+        before = read_record(file, DeviceLatencies, what="file of a device's latencies")
         if (before.environment.machine_digest, before.threads) != (here.machine_digest, found.threads):
             raise UsageError(
                 f"{file} is of {before.environment.cpu} with {before.threads} threads",

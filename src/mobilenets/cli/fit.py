@@ -60,7 +60,7 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
 )
 @click.option(
     "--latencies",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="What they take there, as `bench --kit` left it: latencies.json.",
 )

@@ -32,7 +32,7 @@ class DeviceTable:
         Raises:
             FileFormatError: not such a file.
         """
-        self.path, self.told = path, read_record(path, DeviceLatencies, what="latencies of a device")
+        self.path, self.told = path, read_record(path, DeviceLatencies, what="file of a device's latencies")
         self._by_name = self.told.by_name
 
     @property

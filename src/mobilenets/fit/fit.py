@@ -252,7 +252,7 @@ class _Fit:
             if bundle is None:
                 continue
             try:
-                delivery = self._deliver(bundle)
+                delivery = self._deliver(bundle, place)
             except (BudgetError, GateError) as error:
                 refusals[place] = error.got
                 say(f"{self.state.candidates[place].name} is out: {error.got}")
@@ -333,7 +333,7 @@ class _Fit:
                 return read_bundle(self._folder(place, f"round{number}") / "last")
         return None
 
-    def _deliver(self, bundle: Bundle) -> Delivery:
+    def _deliver(self, bundle: Bundle, place: int) -> Delivery:
         return deliver(
             bundle,
             self.dataset,
@@ -341,7 +341,7 @@ class _Fit:
             out=self.out,
             validation=self.images.prepared("val", bundle.preprocess),
             test=self.images.prepared("test", bundle.preprocess) if "test" in self.dataset.splits else None,
-            elsewhere=self.table.delivered(bundle.spec.name),
+            elsewhere=self.table.delivered(self.state.candidates[place].name),
         )
 
     def _report(
