@@ -42,6 +42,9 @@ def test_what_does_not_go_with_a_kit_is_told(run: Run, colours: Path, tmp_path: 
     code, _, err = run("fit", colours, "--latency-ms", "5", "--latencies", file, "--kit", tmp_path / "kit")
     assert code == 2
     assert "give one" in err
+    code, _, err = run("fit", colours, "--size-mb", "5", "--latencies", file)
+    assert code == 2
+    assert "give that, too" in err
     code, _, err = run("bench", "--kit", tmp_path, tmp_path)
     assert code == 2
     assert "one folder" in err

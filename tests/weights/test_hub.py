@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from mobilenets.errors import FileFormatError, UnknownNameError, UsageError
+from mobilenets.fit.starts import Starts
 from mobilenets.records import Preprocess
 from mobilenets.weights import hub, import_weights
 from mobilenets.weights.published import Named, Published, named, published, weights_of
@@ -216,6 +217,20 @@ def test_the_cache_is_asked_for_weights_without_a_network(
     assert hub.is_cached(repository)
     assert not hub.is_cached("timm/mobilenetv2_100.ra_in1k")
     assert len(hub_here.asked) == asked
+
+
+def test_a_fit_finds_and_fetches_what_the_hub_has(hub_here: Server, small: bytes) -> None:
+    hub_here.files = {
+        "/google/mobilenet_v1_0.75_192/resolve/main/config.json": b"{}",
+        "/timm/mobilenetv3_small_050.lamb_in1k/resolve/main/model.safetensors": small,
+    }
+    starts = Starts("auto")
+    (start,) = starts.had(("mobilenet_v3_small",), (0.5,), unasked=True)
+    asked = len(hub_here.asked)
+    bundle = starts.bundle(start.source)
+    assert len(hub_here.asked) > asked
+    assert bundle.spec == start.spec  # what was timed and promised is what came
+    assert starts.bundle(start.source) is bundle
 
 
 def record(server: Server, content: bytes, *, digest: str | None = None) -> Published:

@@ -128,6 +128,8 @@ def command(
 
     if kit is not None and latencies is not None:
         raise click.UsageError("--kit writes what is to be timed, --latencies reads what it took; give one")
+    if latencies is not None and latency_ms is None:
+        raise click.UsageError("--latencies is about --latency-ms; give that, too")
     table = None if latencies is None else DeviceTable(latencies)
     if table is not None and threads not in (None, table.told.threads):
         raise click.UsageError(f"--threads {threads}, and {latencies} was measured with {table.told.threads}")

@@ -49,7 +49,7 @@ DISTINCT = 0.65  # two networks of a family are tried side by side only if one h
 SMALL_RHO = 128 / 224
 ENOUGH_POINTS = 8  # for five coefficients
 ENOUGH_EPOCHS = 16.0
-ENOUGH_EPOCHS_MORE = 2.0  # of a network that goes on from trained weights
+ENOUGH_EPOCHS_MORE = 4.0  # of a network that goes on from trained weights
 HALVING = 6.0
 
 
@@ -84,18 +84,18 @@ def options(
 ) -> tuple[Option, ...]:
     """Every candidate, biggest promise first.
 
-    With weights to begin from, candidates are their networks, whatever families and widths are named. They know photos,
-    so thumbnails are enlarged for them.
+    With weights to begin from, candidates are their networks and no others. They know photos, so thumbnails are
+    enlarged for them.
 
     Args:
         classes: number of labels.
         native_side: side of the images where all are small and alike (digits 28, CIFAR 32), else None. Small images
             get tables with strides turned off.
         families: rows of the catalogue, or `mobilenet_v4_fused`; None: those that suit the images.
-        alphas: width multipliers; None: `ALPHAS`, and those of the weights.
+        alphas: width multipliers; None: `ALPHAS`.
         resolutions: input sides in pixels; None: those that suit the images.
         precisions: of the exported file.
-        starts: weights that candidates begin from; empty: all begin from nothing.
+        starts: weights that candidates begin from, of whatever families and widths; empty: all begin from nothing.
 
     Raises:
         UnknownNameError: there is no such family.
