@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from mobilenets.bundle import read_bundle
-from mobilenets.cli.training import FINE_TUNE_LR
+from mobilenets.cli.training import WEIGHTS_LR
 from mobilenets.errors import UsageError
 from mobilenets.train import named_recipe
 from mobilenets.weights import outgoing
@@ -122,9 +122,9 @@ def test_training_goes_on_from_a_checkpoints_file_at_a_gentle_rate(
     words = ("train", state_dict, colours, "--resolution", "32", "--epochs", "1", "--batch-size", "16")
     code, _, err = run(*words, "-o", tmp_path / "gentle")
     assert code == 0, err
-    assert "learning rate 0.1" in err
+    assert "learning rate 0.04" in err
     args = yaml.safe_load((tmp_path / "gentle" / "args.yaml").read_text())
-    assert args["recipe"]["lr"] == 0.1
+    assert args["recipe"]["lr"] == 0.04
     assert args["bundle_digest"] is not None
     code, _, err = run(*words, "--lr", "0.3", "-o", tmp_path / "told")
     assert code == 0, err
@@ -143,7 +143,7 @@ def test_a_name_with_its_library_is_weights_and_not_a_table(run: Run, colours: P
 
 
 def test_the_rate_from_weights_is_the_same_for_train_and_fit() -> None:
-    assert FINE_TUNE_LR == import_module("mobilenets.fit.fit").FINE_TUNE_LR
+    assert WEIGHTS_LR == import_module("mobilenets.fit.fit").WEIGHTS_LR
 
 
 def test_fit_reads_whose_weights_it_begins_from(

@@ -91,14 +91,14 @@ def test_a_fit_goes_on_from_a_persons_own_weights_gently(
     assert first.labels == ("dark", "light")
     assert first.spec.resolution == SIDE
     assert first.preprocess.mean == narrow.preprocess.mean
-    assert rate == 0.1
+    assert rate == 0.04
     for name, tensor in narrow.tensors.items():
         if not name.startswith("head.classifier."):
             np.testing.assert_array_equal(first.tensors[name], tensor)
     made = read_bundle(tmp_path / "bundle")
     assert [step["step"] for step in made.history][-2:] == ["adapt", "train"]
     assert made.history[-2]["digest"] == narrow.digest
-    assert report.recipe["lr"] == 0.1
+    assert report.recipe["lr"] == 0.04
     assert f"begun from {folder}" in " ".join(summary_text(report, folder=tmp_path).split())
     assert len(summary_text(report, folder=tmp_path).splitlines()) <= 12
     assert "begun from nothing" not in (tmp_path / "report.html").read_text()

@@ -23,6 +23,7 @@ __all__ = [
     "RECIPE_OPTIONS",
     "SELF",
     "TUNING_OPTIONS",
+    "WEIGHTS_LR",
     "fine_tuning",
     "for_weights",
     "go_on",
@@ -41,7 +42,8 @@ __all__ = [
 ]
 
 SELF: Final = "self"  # as --teacher: the network as it was before it was cut
-FINE_TUNE_LR: Final = 0.1  # for a batch of 256: a quarter of what begins from nothing
+FINE_TUNE_LR: Final = 0.1  # after a cut, for a batch of 256: a quarter of what begins from nothing
+WEIGHTS_LR: Final = 0.04  # from weights that know other images: a tenth of it (docs/log.md, "The rate from weights")
 EMBEDDINGS: Final = {"embedding": "cosine", "embedding:squared": "squared"}  # words of --match -> distances
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,7 +74,7 @@ RECIPE_OPTIONS: Final = together(
         "--time", "seconds", type=DURATION, metavar="T", help="Instead of --epochs: 90s, 25m, 1.5h, or seconds."
     ),
     click.option("--batch-size", type=int, metavar="N", help="Images per step.  [default: the recipe's, 128]"),
-    click.option("--lr", type=float, help="Learning rate for a batch of 256.  [default: 0.4; from weights 0.1]"),
+    click.option("--lr", type=float, help="Learning rate for a batch of 256.  [default: 0.4; from weights 0.04]"),
     click.option("--seed", type=int, help="Of weights and every draw; splits stay the same.  [default: 0]"),
     RECIPE,
     SET,
@@ -178,8 +180,8 @@ def for_weights(
         return followed
     from ..train import with_settings
 
-    click.echo(f"it goes on from weights: learning rate {FINE_TUNE_LR:g} (--lr changes it)", err=True)
-    return with_settings(followed, {"lr": FINE_TUNE_LR})
+    click.echo(f"it goes on from weights: learning rate {WEIGHTS_LR:g} (--lr changes it)", err=True)
+    return with_settings(followed, {"lr": WEIGHTS_LR})
 
 
 def lesson_of(

@@ -34,9 +34,7 @@ from .weigh import weigh
 
 __all__ = ["fit"]
 
-FINE_TUNE_LR = (
-    0.1  # at most, from trained weights, for a batch of 256; a higher one undoes what they know (docs/log.md)
-)
+WEIGHTS_LR = 0.04  # at most, from trained weights, for a batch of 256; more undoes what they know (docs/log.md)
 PACKAGES = ("mobilenets", "torch", "onnxruntime", "onnx", "numpy", "pillow")
 
 
@@ -287,7 +285,7 @@ class _Fit:
         """The recipe for a candidate: a lower rate where it begins from weights."""
         if self.state.candidates[place].start is None:
             return self.recipe
-        return msgspec.structs.replace(self.recipe, lr=min(self.recipe.lr, FINE_TUNE_LR))
+        return msgspec.structs.replace(self.recipe, lr=min(self.recipe.lr, WEIGHTS_LR))
 
     def _run(
         self,
