@@ -11,7 +11,15 @@ from mobilenets.bench import Latency
 from mobilenets.errors import UnknownNameError, UsageError
 from mobilenets.fit import Budget, LatencyTable, Option, options
 from mobilenets.fit.candidates import ALPHAS, FAMILIES, V4_FOR_THUMBNAILS, in_order_of_promise, promise
-from mobilenets.fit.plan import candidate_of, final_seconds, make_plan, no_candidate, static_status, timed_status
+from mobilenets.fit.plan import (
+    candidate_of,
+    final_seconds,
+    judging_seconds,
+    make_plan,
+    no_candidate,
+    static_status,
+    timed_status,
+)
 from mobilenets.fit.records import LatencyEstimate, RoundResult
 from mobilenets.fit.state import Plan, State
 from mobilenets.fit.together import widest_of
@@ -247,6 +255,15 @@ def test_a_plan_never_spends_more_than_there_is(seconds: float) -> None:
 def test_the_winner_has_the_time_that_is_left_and_at_least_half_of_its_own(spent: float, seconds: float) -> None:
     plan = Plan(entrants=(0,), rounds=(), final_seconds=600.0)
     assert final_seconds(plan, spent=spent, asked=1000.0) == seconds
+
+
+def test_the_winner_leaves_time_for_judging_many_images() -> None:
+    plan = Plan(entrants=(0,), rounds=(), final_seconds=600.0)
+    latency = LatencyEstimate(median_ms=3.0, low_ms=2.9, high_ms=3.1, how="measured")
+    judging = judging_seconds(latency, images=10_000)
+    assert judging == pytest.approx(48.0)  # 30 s in float32, and int8 with the decoding of the pictures
+    assert final_seconds(plan, spent=100.0, asked=1000.0, judging=judging) == pytest.approx(1000 - 100 - 45 - judging)
+    assert judging_seconds(None, images=10_000) == 0.0  # of another device's latencies nothing follows for this one
 
 
 def test_little_time_brings_smaller_networks_into_training() -> None:

@@ -24,7 +24,7 @@ from .decoded import Decoded
 from .deliver import Delivery, deliver
 from .device import DeviceTable
 from .latency import LatencyTable
-from .plan import final_seconds, no_candidate
+from .plan import final_seconds, judging_seconds, no_candidate
 from .records import Budget, FitReport, RoundResult, TrainingRow
 from .report import REPORT_NAME, write_report
 from .starts import Starts, Weights
@@ -228,7 +228,10 @@ class _Fit:
     def _decide(self, winner: int) -> None:
         """Who is trained for all the time that is left."""
         plan = self._plan()
-        seconds = final_seconds(plan, spent=self.clock.seconds, asked=self.asked_seconds)
+        latency = None if self.table.device is not None else self.state.candidates[winner].latency
+        judged = self.dataset.splits.get("test", self.dataset.split("val"))
+        judging = judging_seconds(latency, images=len(judged))
+        seconds = final_seconds(plan, spent=self.clock.seconds, asked=self.asked_seconds, judging=judging)
         self.keep(winner=winner, plan=msgspec.structs.replace(plan, final_seconds=seconds))
 
     def finish(self, side: int | None, *, command: str) -> FitReport:

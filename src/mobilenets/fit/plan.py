@@ -10,7 +10,15 @@ from .candidates import Option, in_order_of_promise, within_reach
 from .records import Budget, Candidate, LatencyEstimate, Status
 from .state import Plan
 
-__all__ = ["candidate_of", "final_seconds", "make_plan", "no_candidate", "static_status", "timed_status"]
+__all__ = [
+    "candidate_of",
+    "final_seconds",
+    "judging_seconds",
+    "make_plan",
+    "no_candidate",
+    "static_status",
+    "timed_status",
+]
 
 SEARCH_SHARE = 0.16  # of the training time goes into finding out whom to train
 SEARCH_UNIT = 14.0  # seconds; the number of entrants grows with the root of the search time, and so does each's time
@@ -18,6 +26,7 @@ MOST_ENTRANTS = 8
 TOGETHER_SHARE = 0.6  # of the training time goes into one elastic training; its winner has the rest for itself
 RESERVE_SECONDS = 45.0  # for export, gates, benchmark and report
 RESERVE_SHARE = 0.2  # of the whole time, at most
+JUDGING = 1.6  # times the images judged with float32: int8 answers them as well, and they are decoded
 LEAST_FINAL = 0.5  # of the planned final training happens, however late it is
 
 
@@ -101,7 +110,17 @@ def make_plan(
     return Plan(entrants=tuple(places[option] for option in entrants), rounds=tuple(rounds), final_seconds=left - spent)
 
 
-def final_seconds(plan: Plan, *, spent: float, asked: float) -> float:
+def judging_seconds(latency: LatencyEstimate | None, *, images: int) -> float:
+    """How long it takes to judge the exported files on all images, one after another; 0 where that is not known.
+
+    Args:
+        latency: of the network on this machine.
+        images: of the split that judges.
+    """
+    return 0.0 if latency is None else JUDGING * images * latency.median_ms / 1000
+
+
+def final_seconds(plan: Plan, *, spent: float, asked: float, judging: float = 0.0) -> float:
     """How long the winner is trained, now that it is known.
 
     Decoding and whatever else the machine does take time that no plan foresees; or rounds were over early.
@@ -110,8 +129,9 @@ def final_seconds(plan: Plan, *, spent: float, asked: float) -> float:
         plan: what was planned before the search.
         spent: seconds of the fit so far.
         asked: seconds that the whole fit may take.
+        judging: seconds that the images take which judge at the end.
     """
-    return max(LEAST_FINAL * plan.final_seconds, asked - spent - _reserve(asked))
+    return max(LEAST_FINAL * plan.final_seconds, asked - spent - _reserve(asked) - judging)
 
 
 def _reserve(asked: float) -> float:
