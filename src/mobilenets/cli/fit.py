@@ -50,6 +50,7 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--weights",
     callback=_words,
+    metavar="W,W",
     help="That networks begin from: none, published, or files and names. [default: published, for photos]",
 )
 @click.option(
@@ -95,13 +96,6 @@ def command(
     DATA is a folder with one folder of images per class (or train/ and test/ with such folders), or `digits` or
     `cifar10`. At least one of --latency-ms, --size-mb and --mult-adds-m is needed.
 
-    For a board that trains nothing, time the networks on it first:
-
-    \b
-      mobilenets fit photos/ --latency-ms 30 --kit kit/            here; then copy kit/ to the board
-      mobilenets bench --kit kit/ --threads 4                      there; then copy kit/latencies.json back
-      mobilenets fit photos/ --latency-ms 30 --latencies latencies.json
-
     \b
     Examples:
       mobilenets fit digits --latency-ms 0.5 --time 5m
@@ -110,6 +104,12 @@ def command(
       mobilenets fit photos/ --mult-adds-m 50 --families mobilenet_v2,mobilenet_v3_small
       mobilenets fit photos/ --latency-ms 10 --families mobilenet_v2 --elastic
       mobilenets fit photos/ --latency-ms 10 --weights mobilenet_v2_1.0_224_quant.tflite,timm:mobilenetv3_small_100
+
+    \b
+    For a board that trains nothing, time the networks on it first:
+      mobilenets fit photos/ --latency-ms 30 --kit kit/         # here; then copy kit/ to the board
+      mobilenets bench --kit kit/ --threads 4                   # there; then copy kit/latencies.json back
+      mobilenets fit photos/ --latency-ms 30 --latencies latencies.json
 
     Networks are timed before any is trained, and those that keep the budget are trained by successive halving; with
     --elastic, those at the edge of the budget in one family are trained at once, as one set of weights. Photos are
