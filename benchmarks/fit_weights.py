@@ -1,6 +1,6 @@
 """What trained weights are worth to `fit`: the same few images, budget and time, with weights and without.
 
-python benchmarks/fit_weights.py CIFAR_FOLDER FILE... [--images N] [--latency-ms MS] [--threads T] [--time T] [--out DIR]
+python benchmarks/fit_weights.py CIFAR_FOLDER FILE... [--images N] [--latency-ms MS] [--threads T] [--time T] ...
 
 FILE... are what `fit --weights` takes: checkpoints of other libraries, bundles, or names. CIFAR_FOLDER has train/ and
 test/ with one folder of images per class; N of each class teach, 60 others choose, all of test/ judges. Networks with
