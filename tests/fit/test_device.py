@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from making import patches
+from making import patches, settled_bundle
+from mobilenets.arch import find
 from mobilenets.bench import LATENCIES_NAME, DeviceLatencies, Latency, kit, measure_kit
 from mobilenets.data import Dataset, open_folder
 from mobilenets.errors import BudgetError, UsageError
@@ -103,6 +104,18 @@ def test_a_kit_of_other_networks_is_told_as_such(photos: Dataset, timed: Path, t
     table, other = DeviceTable(timed / LATENCIES_NAME), {**CHOICE, "alphas": (0.35,)}
     with pytest.raises(BudgetError, match="timed none of 2 networks"):
         fit(photos, Budget(latency_ms=100.0, threads=1), out=tmp_path, seconds=5.0, latencies=table, **other)
+
+
+def test_too_slow_with_weights_is_told_of_them_and_nobody_else_is_tried(photos: Dataset, tmp_path: Path) -> None:
+    settled_bundle(find("mobilenet_v2_0.25_96")).write(tmp_path / "start")
+    weights, folder = [str(tmp_path / "start")], tmp_path / "kit"
+    write_kit(photos, Budget(size_mb=100.0), folder=folder, resolutions=(32,), weights=weights)
+    measure_kit(folder, threads=1, seconds=0.1)
+    (name,) = names_of(folder)
+    table = DeviceTable(as_a_board_told(folder, tmp_path / "board.json", {(name, "fp32"): 500.0}))
+    budget, out = Budget(latency_ms=100.0, threads=1), tmp_path / "fit"
+    with pytest.raises(BudgetError, match=r"--latency-ms 550"):
+        fit(photos, budget, out=out, seconds=5.0, latencies=table, resolutions=(32,), weights=weights)
 
 
 def test_an_int8_file_that_is_slower_on_the_device_is_left_out(timed: Path) -> None:

@@ -69,7 +69,7 @@ def fit(
         out: the folder of the fit: `report.html`, `report.json`, artifacts by precision, the bundle, the runs.
         seconds: for everything.
         families: rows of the catalogue, or `mobilenet_v4_fused`; None: those that suit the images.
-        alphas: width multipliers; None: `candidates.ALPHAS`, and those of the weights.
+        alphas: width multipliers; None: `candidates.ALPHAS`, or all that there are weights of.
         resolutions: input sides in pixels; None: those that suit the images.
         precisions: that compete. int8 is made of the winner in any case, and delivered if it keeps its promises.
         recipe: how to train; its epochs or seconds are replaced by what the plan gives.
@@ -113,7 +113,7 @@ def fit(
         try:
             run.consider(choose(starts=there), elastic=elastic)
         except BudgetError as error:
-            if not there:
+            if not there or table.device is not None:  # a kit holds those with weights and no others
                 raise
             say(f"of the networks with weights {error.got}; trying those without")
             run.consider(choose())
@@ -271,9 +271,8 @@ class _Fit:
         return self.state.plan
 
     def _train(self, place: int, side: int | None, *, seconds: float, stage: str) -> Outcome:
-        start = self._taught(place, before=stage) or self._begun(
-            place
-        )  # it goes on from what its rounds have taught it
+        # It goes on from what its rounds have taught it.
+        start = self._taught(place, before=stage) or self._begun(place)
         recipe = msgspec.structs.replace(self._recipe(place), seconds=seconds, epochs=None)
         return self._run(start, side, recipe, folder=self._folder(place, stage))
 
