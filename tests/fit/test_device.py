@@ -83,7 +83,7 @@ def test_the_devices_latencies_decide_and_are_reported(photos: Dataset, timed: P
     assert {candidate.status for candidate in report.candidates if candidate.name != slow} == {"too slow"}
     (only,) = report.delivered
     assert (only.precision, only.latency.median_ms) == ("fp32", 90.0)
-    assert "saves no time there" in " ".join(report.not_delivered)
+    assert "int8" in " ".join(report.not_delivered)  # by its gate after so little training, or else by the device
     assert f"on {BOARD}" in " ".join(summary_text(report, folder=tmp_path).split())
     assert BOARD in (tmp_path / "fit" / "report.html").read_text()
     assert read_record(tmp_path / "fit" / "report.json", FitReport, what="report") == report
