@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from mobilenets.arch import CATALOG, ArchSpec, compose
@@ -30,6 +32,17 @@ def patches(count: int, side: int, channels: int = 3) -> np.ndarray:
     """Pictures of four patches of colour: uint8 (count, side, side, channels). Networks tell them apart."""
     coarse = np.random.default_rng(3).integers(0, 256, (count, 2, 2, channels), dtype=np.uint8)
     return np.kron(coarse, np.ones((1, -(-side // 2), -(-side // 2), 1), np.uint8))[:, :side, :side]
+
+
+def write_dark_and_light(folder: Path, count: int) -> Path:
+    """`count` such pictures of 16 pixels in two classes of as many, dark/ and light/."""
+    pixels = patches(count, 16)
+    order = np.argsort(pixels.mean(axis=(1, 2, 3)))
+    for name, index in (("dark", order[: count // 2]), ("light", order[count // 2 :])):
+        (folder / name).mkdir()
+        for number, i in enumerate(index):
+            Image.fromarray(pixels[i]).save(folder / name / f"{number:03}.png")
+    return folder
 
 
 def settled_bundle(spec: ArchSpec) -> Bundle:

@@ -5,11 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
-from PIL import Image
 
-from making import patches, settled_bundle
+from making import settled_bundle, write_dark_and_light
 from mobilenets.arch import find
 from mobilenets.bench import LATENCIES_NAME, DeviceLatencies, Latency, kit, measure_kit
 from mobilenets.data import Dataset, open_folder
@@ -25,14 +23,7 @@ BOARD = "ARM Cortex-A72"
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("photos")
-    pixels = patches(120, 16)
-    order = np.argsort(pixels.mean(axis=(1, 2, 3)))
-    for name, index in (("dark", order[:60]), ("light", order[60:])):
-        (folder / name).mkdir()
-        for number, i in enumerate(index):
-            Image.fromarray(pixels[i]).save(folder / name / f"{number:03}.png")
-    return open_folder(folder)
+    return open_folder(write_dark_and_light(tmp_path_factory.mktemp("photos"), 120))
 
 
 @pytest.fixture(scope="module")

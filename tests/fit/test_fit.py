@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from making import patches
+from making import write_dark_and_light
 from mobilenets.bundle import read_bundle
 from mobilenets.data import open_folder
 from mobilenets.errors import BudgetError, UsageError
@@ -33,15 +32,7 @@ def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    pixels = patches(150, 16)
-    light = pixels.mean(axis=(1, 2, 3))
-    order = np.argsort(light)
-    for kind, index in (("dark", order[:75]), ("light", order[75:])):
-        (folder / kind).mkdir()
-        for number, i in enumerate(index):
-            Image.fromarray(pixels[i]).save(folder / kind / f"{number:03}.png")
-    return folder
+    return write_dark_and_light(tmp_path_factory.mktemp("photos"), 150)
 
 
 def test_a_fit_delivers_a_model_within_the_budget_with_proof(photos: Path, tmp_path: Path) -> None:

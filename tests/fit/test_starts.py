@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from PIL import Image
 
-from making import patches, settled_bundle
+from making import settled_bundle, write_dark_and_light
 from mobilenets.arch import CATALOG, facts, find, parts_of
 from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.data import open_folder
@@ -36,14 +35,7 @@ def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    pixels = patches(150, 16)
-    order = np.argsort(pixels.mean(axis=(1, 2, 3)))
-    for kind, index in (("dark", order[:75]), ("light", order[75:])):
-        (folder / kind).mkdir()
-        for number, i in enumerate(index):
-            Image.fromarray(pixels[i]).save(folder / kind / f"{number:03}.png")
-    return folder
+    return write_dark_and_light(tmp_path_factory.mktemp("photos"), 150)
 
 
 @pytest.fixture(scope="module")
