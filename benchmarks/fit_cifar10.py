@@ -6,28 +6,21 @@ CIFAR_FOLDER has train/ and test/ with one folder of images per class. What was 
 With an OUT that holds a finished fit of the same command, only that is done.
 """
 
-import json
-import subprocess
 import sys
 
 from rows import append
+from runs import fitted, run
 
 LATENCY_MS, THREADS, TIME = "1.5", "2", "25m"
-
-
-def run(*words: str) -> dict:
-    done = subprocess.run([sys.executable, "-m", "mobilenets", *words, "--json"], check=True, stdout=subprocess.PIPE)
-    return json.loads(done.stdout)
 
 
 def main() -> None:
     data, *more = sys.argv[1:]
     out = more[0] if more else "runs/fit/cifar10"
-    report = run("fit", data, "--latency-ms", LATENCY_MS, "--threads", THREADS, "--time", TIME, "-o", out)
+    report, _ = run("fit", data, "--latency-ms", LATENCY_MS, "--threads", THREADS, "--time", TIME, "-o", out)
     first = report["delivered"][0]
-    bench = run("bench", f"{out}/{first['path']}", "--threads", THREADS)
+    bench, _ = run("bench", f"{out}/{first['path']}", "--threads", THREADS)
     again = {row["metric"]: row for row in bench["rows"] if row["metric"].startswith("latency_ms")}
-    accuracy = first["accuracy"]
     trained = [
         candidate for candidate in report["candidates"] if candidate["rounds"] or candidate["status"] == "chosen"
     ]
@@ -35,7 +28,6 @@ def main() -> None:
         "fit_cifar10",
         {
             "command": report["command"],
-            "chosen": report["chosen"],
             "delivered": [
                 {
                     "precision": d["precision"],
@@ -47,12 +39,7 @@ def main() -> None:
                 }
                 for d in report["delivered"]
             ],
-            "split": accuracy["split"],
-            "n": accuracy["n"],
-            "top1": accuracy["top1"],
-            "top1_95": [accuracy["top1_low"], accuracy["top1_high"]],
-            "took_seconds": round(report["took_seconds"]),
-            "training_seconds": round(report["training_seconds"]),
+            **fitted(report),
             "rounds": {c["name"]: [r["top1"] for r in c["rounds"]] for c in trained},
             "bench_again": {name: {k: row[k] for k in ("value", "n", "spread")} for name, row in again.items()},
         },

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from rows import append
-from runs import linked, run
+from runs import fitted, linked, run
 
 VALIDATION = 60  # images of each class
 
@@ -50,19 +50,9 @@ def main() -> None:
 
 
 def _told(report: dict) -> dict:
-    first = report["delivered"][0]
-    accuracy = first["accuracy"]
-    return {
-        "chosen": report["chosen"],
-        "latency_ms": first["latency"]["median_ms"],
-        "mult_adds": next(c["mult_adds"] for c in report["candidates"] if c["status"] == "chosen"),
-        "split": accuracy["split"],
-        "n": accuracy["n"],
-        "top1": accuracy["top1"],
-        "top1_95": [accuracy["top1_low"], accuracy["top1_high"]],
-        "training_seconds": round(report["training_seconds"]),
-        "took_seconds": round(report["took_seconds"]),
-    }
+    (chosen,) = [candidate for candidate in report["candidates"] if candidate["status"] == "chosen"]
+    latency_ms = report["delivered"][0]["latency"]["median_ms"]
+    return {**fitted(report), "latency_ms": latency_ms, "mult_adds": chosen["mult_adds"]}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 from mobilenets.files import new_folder
 
-__all__ = ["beside", "judged", "linked", "run", "student_and_control", "student_arguments", "trained"]
+__all__ = ["beside", "fitted", "judged", "linked", "run", "student_and_control", "student_arguments", "trained"]
 
 
 def run(*words: str, environment: Mapping[str, str] | None = None) -> tuple[dict, float]:
@@ -84,6 +84,20 @@ def judged(bundle: Path, data: str) -> dict:
     """Top-1 in per cent on all of test/, with its interval."""
     said, _ = run("val", str(bundle), data, "--split", "test")
     return {"n": said["n"], "top1": 100 * said["top1"], "top1_95": [100 * said["top1_low"], 100 * said["top1_high"]]}
+
+
+def fitted(report: dict) -> dict:
+    """What a fit chose, and how good the file is that it recommends."""
+    accuracy = report["delivered"][0]["accuracy"]
+    return {
+        "chosen": report["chosen"],
+        "split": accuracy["split"],
+        "n": accuracy["n"],
+        "top1": accuracy["top1"],
+        "top1_95": [accuracy["top1_low"], accuracy["top1_high"]],
+        "took_seconds": round(report["took_seconds"]),
+        "training_seconds": round(report["training_seconds"]),
+    }
 
 
 def beside(one: list[dict], other: list[dict], *, names: tuple[str, str]) -> dict:

@@ -14,9 +14,8 @@ import torch
 import yaml
 
 from mobilenets.bundle import read_bundle
-from mobilenets.cli.training import WEIGHTS_LR
 from mobilenets.errors import UsageError
-from mobilenets.train import named_recipe
+from mobilenets.train import WEIGHTS_LR, named_recipe
 from mobilenets.weights import outgoing
 
 timm = pytest.importorskip("timm", reason="timm is in the extra [dev]")
@@ -142,8 +141,11 @@ def test_a_name_with_its_library_is_weights_and_not_a_table(run: Run, colours: P
     assert not (tmp_path / "out").exists()
 
 
-def test_the_rate_from_weights_is_the_same_for_train_and_fit() -> None:
-    assert WEIGHTS_LR == import_module("mobilenets.fit.fit").WEIGHTS_LR
+def test_the_rate_from_weights_is_the_one_that_help_tells(run: Run) -> None:
+    assert import_module("mobilenets.fit.fit").WEIGHTS_LR == WEIGHTS_LR
+    for verb in ("train", "elastic"):
+        _, out, _ = run(verb, "--help")
+        assert f"from weights {WEIGHTS_LR:g}]" in " ".join(out.split())
 
 
 def test_fit_reads_whose_weights_it_begins_from(

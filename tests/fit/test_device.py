@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from making import settled_bundle, write_dark_and_light
+from making import settled_bundle
 from mobilenets.arch import find
 from mobilenets.bench import LATENCIES_NAME, DeviceLatencies, Latency, kit, measure_kit
 from mobilenets.data import Dataset, open_folder
@@ -20,17 +20,19 @@ from mobilenets.runtime import read_artifact
 CHOICE = {"families": ("mobilenet_v2", "mobilenet_v3_small"), "alphas": (0.1, 0.25), "resolutions": (16,)}
 BOARD = "ARM Cortex-A72"
 
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return open_folder(write_dark_and_light(tmp_path_factory.mktemp("photos"), 120))
+pytestmark = pytest.mark.usefixtures("short_timings")
 
 
 @pytest.fixture(scope="module")
-def timed(photos: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(photos: Path) -> Dataset:
+    return open_folder(photos)
+
+
+@pytest.fixture(scope="module")
+def timed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kit, timed here."""
     folder = tmp_path_factory.mktemp("kit") / "kit"
-    assert write_kit(photos, Budget(size_mb=100.0), folder=folder, **CHOICE) == 8  # two precisions of four networks
+    assert write_kit(dataset, Budget(size_mb=100.0), folder=folder, **CHOICE) == 8  # two precisions of four networks
     measure_kit(folder, threads=1, seconds=0.1)
     return folder
 
@@ -53,7 +55,7 @@ def names_of(timed: Path) -> list[str]:
     return sorted({read_artifact(path)[0].spec_name for path in timed.iterdir() if path.is_dir()})
 
 
-def test_a_kit_holds_every_network_of_the_fit_in_both_precisions(photos: Dataset, timed: Path) -> None:
+def test_a_kit_holds_every_network_of_the_fit_in_both_precisions(dataset: Dataset, timed: Path) -> None:
     made = {(r.spec_digest, r.precision) for p in timed.iterdir() if p.is_dir() for r in [read_artifact(p)[0]]}
     weighed = options(classes=2, native_side=16, precisions=("fp32", "int8"), **CHOICE)
     assert made == {(option.spec.digest, option.precision) for option in weighed}
@@ -62,12 +64,12 @@ def test_a_kit_holds_every_network_of_the_fit_in_both_precisions(photos: Dataset
     assert all(estimate.how == "measured" for estimate in known.values())
 
 
-def test_the_devices_latencies_decide_and_are_reported(photos: Dataset, timed: Path, tmp_path: Path) -> None:
+def test_the_devices_latencies_decide_and_are_reported(dataset: Dataset, timed: Path, tmp_path: Path) -> None:
     slow, *others = names_of(timed)
     times = {(name, "fp32"): 500.0 for name in others} | {(slow, "fp32"): 90.0, (slow, "int8"): 200.0}
     table = DeviceTable(as_a_board_told(timed, tmp_path / "board.json", times))
     budget = Budget(latency_ms=100.0, threads=1)
-    report = fit(photos, budget, out=tmp_path / "fit", seconds=12.0, latencies=table, **CHOICE)
+    report = fit(dataset, budget, out=tmp_path / "fit", seconds=12.0, latencies=table, **CHOICE)
     assert report.chosen == slow  # 500 ms elsewhere keep the budget here by far
     assert report.device is not None
     assert report.device.cpu == BOARD
@@ -79,34 +81,34 @@ def test_the_devices_latencies_decide_and_are_reported(photos: Dataset, timed: P
     assert BOARD in (tmp_path / "fit" / "report.html").read_text()
     assert read_record(tmp_path / "fit" / "report.json", FitReport, what="report") == report
     with pytest.raises(UsageError, match="another fit"):
-        fit(photos, budget, out=tmp_path / "fit", seconds=12.0, **CHOICE)
+        fit(dataset, budget, out=tmp_path / "fit", seconds=12.0, **CHOICE)
 
 
-def test_what_the_device_did_not_time_cannot_be_chosen(photos: Dataset, timed: Path, tmp_path: Path) -> None:
+def test_what_the_device_did_not_time_cannot_be_chosen(dataset: Dataset, timed: Path, tmp_path: Path) -> None:
     first, *_ = names_of(timed)
     table = DeviceTable(as_a_board_told(timed, tmp_path / "board.json", {(first, "fp32"): 500.0}))
     with pytest.raises(BudgetError, match="--latency-ms 550"):
-        fit(photos, Budget(latency_ms=100.0, threads=1), out=tmp_path / "fit", seconds=5.0, latencies=table, **CHOICE)
+        fit(dataset, Budget(latency_ms=100.0, threads=1), out=tmp_path / "fit", seconds=5.0, latencies=table, **CHOICE)
     state = json.loads((tmp_path / "fit" / "state.json").read_text())
     assert {c["status"] for c in state["candidates"]} == {"too slow", "not measured"}
 
 
-def test_a_kit_of_other_networks_is_told_as_such(photos: Dataset, timed: Path, tmp_path: Path) -> None:
+def test_a_kit_of_other_networks_is_told_as_such(dataset: Dataset, timed: Path, tmp_path: Path) -> None:
     table, other = DeviceTable(timed / LATENCIES_NAME), {**CHOICE, "alphas": (0.35,)}
     with pytest.raises(BudgetError, match="timed none of 2 networks"):
-        fit(photos, Budget(latency_ms=100.0, threads=1), out=tmp_path, seconds=5.0, latencies=table, **other)
+        fit(dataset, Budget(latency_ms=100.0, threads=1), out=tmp_path, seconds=5.0, latencies=table, **other)
 
 
-def test_too_slow_with_weights_is_told_of_them_and_nobody_else_is_tried(photos: Dataset, tmp_path: Path) -> None:
+def test_too_slow_with_weights_is_told_of_them_and_nobody_else_is_tried(dataset: Dataset, tmp_path: Path) -> None:
     settled_bundle(find("mobilenet_v2_0.25_96")).write(tmp_path / "start")
     weights, folder = [str(tmp_path / "start")], tmp_path / "kit"
-    write_kit(photos, Budget(size_mb=100.0), folder=folder, resolutions=(32,), weights=weights)
+    write_kit(dataset, Budget(size_mb=100.0), folder=folder, resolutions=(32,), weights=weights)
     measure_kit(folder, threads=1, seconds=0.1)
     (name,) = names_of(folder)
     table = DeviceTable(as_a_board_told(folder, tmp_path / "board.json", {(name, "fp32"): 500.0}))
     budget, out = Budget(latency_ms=100.0, threads=1), tmp_path / "fit"
     with pytest.raises(BudgetError, match=r"--latency-ms 550"):
-        fit(photos, budget, out=out, seconds=5.0, latencies=table, resolutions=(32,), weights=weights)
+        fit(dataset, budget, out=out, seconds=5.0, latencies=table, resolutions=(32,), weights=weights)
 
 
 def test_an_int8_file_that_is_slower_on_the_device_is_left_out(timed: Path) -> None:
@@ -153,11 +155,11 @@ def test_a_folder_without_artifacts_is_no_kit(tmp_path: Path) -> None:
         measure_kit(tmp_path)
 
 
-def test_a_kit_needs_a_new_folder_and_a_network_that_keeps_the_budget(photos: Dataset, tmp_path: Path) -> None:
+def test_a_kit_needs_a_new_folder_and_a_network_that_keeps_the_budget(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there already"):
-        write_kit(photos, Budget(size_mb=1.0), folder=tmp_path)
+        write_kit(dataset, Budget(size_mb=1.0), folder=tmp_path)
     with pytest.raises(BudgetError):
-        write_kit(photos, Budget(mult_adds_m=0.001), folder=tmp_path / "kit", **CHOICE)
+        write_kit(dataset, Budget(mult_adds_m=0.001), folder=tmp_path / "kit", **CHOICE)
     assert not (tmp_path / "kit").exists()
 
 

@@ -11,28 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from making import write_dark_and_light
 from mobilenets.bundle import read_bundle
 from mobilenets.data import open_folder
 from mobilenets.errors import BudgetError, UsageError
-from mobilenets.export import artifact
-from mobilenets.fit import Budget, FitReport, deliver, fit
+from mobilenets.fit import Budget, FitReport, fit
 from mobilenets.records import read_record
 from mobilenets.runtime import open_artifact, predict, read_artifact
 
 SMALL = {"families": ("mobilenet_v2", "mobilenet_v3_small"), "alphas": (0.1, 0.25), "seconds": 20.0}
 
-
-@pytest.fixture(autouse=True)
-def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are timed all the same; how exactly decides nothing here."""
-    monkeypatch.setattr(artifact, "SPEED_SECONDS", 0.2)
-    monkeypatch.setattr(deliver, "BENCH_SECONDS", 0.5)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dark_and_light(tmp_path_factory.mktemp("photos"), 150)
+pytestmark = pytest.mark.usefixtures("short_timings")
 
 
 def test_a_fit_delivers_a_model_within_the_budget_with_proof(photos: Path, tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from making import settled_bundle, write_dark_and_light
+from making import settled_bundle
 from mobilenets.arch import CATALOG, facts, find, parts_of
 from mobilenets.bundle import Bundle, read_bundle
 from mobilenets.data import open_folder
 from mobilenets.errors import BudgetError, UsageError
-from mobilenets.export import artifact
-from mobilenets.fit import Budget, FitReport, deliver, fit, options, starts, summary_text
+from mobilenets.fit import Budget, FitReport, fit, options, starts, summary_text
 from mobilenets.fit.candidates import promise, within_reach
 from mobilenets.fit.page import page
 from mobilenets.fit.starts import PUBLISHED, Starts
@@ -26,16 +25,7 @@ from mobilenets.weights.timm_models import timm_model
 
 SIDE = 32  # what the networks take here: 16 pixels, enlarged
 
-
-@pytest.fixture(autouse=True)
-def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "SPEED_SECONDS", 0.2)
-    monkeypatch.setattr(deliver, "BENCH_SECONDS", 0.5)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dark_and_light(tmp_path_factory.mktemp("photos"), 150)
+pytestmark = pytest.mark.usefixtures("short_timings")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from .choose import Choice, fastest_engine
 from .energy import Meter, find_meter
-from .kit import LATENCIES_NAME, DeviceLatencies, KitLatency, measure_kit
+from .kit import LATENCIES_NAME, DeviceLatencies, KitLatency, a_few_at_a_time, measure_kit
 from .measure import Latency, interval_of_median, measure, measure_all, paired_ratio
 from .plot import PictureFormat, draw, picture_format
 from .pool import Entry, OpenedEngine, Timed, Worker
@@ -21,6 +21,7 @@ __all__ = [
     "PictureFormat",
     "Timed",
     "Worker",
+    "a_few_at_a_time",
     "bench",
     "draw",
     "fastest_engine",

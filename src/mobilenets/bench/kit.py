@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -15,7 +15,9 @@ from ..records import Environment, Precision, read_record, to_json
 from ..runtime import default_threads, read_artifact
 from .measure import Latency, measure_all
 
-__all__ = ["LATENCIES_NAME", "DeviceLatencies", "KitLatency", "measure_kit"]
+__all__ = ["LATENCIES_NAME", "DeviceLatencies", "KitLatency", "a_few_at_a_time", "measure_kit"]
+
+T = TypeVar("T")
 
 LATENCIES_NAME: Final = "latencies.json"
 GROUP: Final = 4  # measured in turn, so that they share what disturbs the machine; a board has memory for so many
@@ -41,6 +43,12 @@ class DeviceLatencies(msgspec.Struct, frozen=True, kw_only=True):
     def by_name(self) -> Mapping[tuple[str, Precision], KitLatency]:
         """By the network's name and precision."""
         return {(entry.spec_name, entry.precision): entry for entry in self.entries}
+
+
+def a_few_at_a_time(networks: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Many networks in groups that are small enough to be measured in turn, with progress."""
+    groups = [networks[i : i + GROUP] for i in range(0, len(networks), GROUP)]
+    yield from track(groups, total=len(groups), what=f"measuring {len(networks)} networks on this machine")
 
 
 def measure_kit(folder: Path, *, threads: int | None = None, seconds: float = 1.0) -> DeviceLatencies:
@@ -74,9 +82,9 @@ def measure_kit(folder: Path, *, threads: int | None = None, seconds: float = 1.
             )
         found = before
     records = {path: read_artifact(path)[0] for path in paths}
-    waiting = [path for path in paths if (records[path].spec_name, records[path].precision) not in found.by_name]
-    groups = [waiting[i : i + GROUP] for i in range(0, len(waiting), GROUP)]
-    for group in track(groups, total=len(groups), what=f"measuring {len(waiting)} networks on this machine"):
+    known = found.by_name
+    waiting = [path for path in paths if (records[path].spec_name, records[path].precision) not in known]
+    for group in a_few_at_a_time(waiting):
         latencies = measure_all(group, threads=found.threads, seconds=seconds)
         made = tuple(
             KitLatency(

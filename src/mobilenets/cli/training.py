@@ -23,7 +23,6 @@ __all__ = [
     "RECIPE_OPTIONS",
     "SELF",
     "TUNING_OPTIONS",
-    "WEIGHTS_LR",
     "fine_tuning",
     "for_weights",
     "go_on",
@@ -43,7 +42,6 @@ __all__ = [
 
 SELF: Final = "self"  # as --teacher: the network as it was before it was cut
 FINE_TUNE_LR: Final = 0.1  # after a cut, for a batch of 256: a quarter of what begins from nothing
-WEIGHTS_LR: Final = 0.04  # from weights that know other images: a tenth of it (docs/log.md, "The rate from weights")
 EMBEDDINGS: Final = {"embedding": "cosine", "embedding:squared": "squared"}  # words of --match -> distances
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -178,7 +176,7 @@ def for_weights(
     """
     if isinstance(start, str) or name is not None or lr is not None or "lr" in settings:
         return followed
-    from ..train import with_settings
+    from ..train import WEIGHTS_LR, with_settings
 
     click.echo(f"it goes on from weights: learning rate {WEIGHTS_LR:g} (--lr changes it)", err=True)
     return with_settings(followed, {"lr": WEIGHTS_LR})

@@ -19,6 +19,7 @@ from .latency import noise, of_measured, untrained_bundle
 from .plan import static_status
 from .records import Budget, LatencyEstimate
 from .starts import Starts, Weights
+from .view.wording import plural
 
 __all__ = ["DeviceTable", "write_kit"]
 
@@ -63,12 +64,12 @@ class DeviceTable:
 
     def delivered(self, name: str) -> Mapping[Precision, Latency]:
         """What the device told of a network, by precision."""
-        return {precision: entry.latency for (known, precision), entry in self._by_name.items() if known == name}
+        return {entry.precision: entry.latency for entry in self.told.entries if entry.spec_name == name}
 
     def note(self) -> str:
         """How the latencies were found, in a sentence."""
         environment, count = self.told.environment, len(self.told.entries)
-        threads = f"{self.told.threads} thread{'s' if self.told.threads > 1 else ''}"
+        threads = plural(self.told.threads, "thread")
         return f"{count} measured on {environment.cpu}, {environment.cores} cores, with {threads} ({self.path.name})"
 
 

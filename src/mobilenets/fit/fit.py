@@ -16,7 +16,7 @@ from ..errors import BudgetError, GateError, UsageError
 from ..files import digest_of
 from ..progress import say
 from ..records import Environment, Precision, only_classifiers, read_record, to_json
-from ..train import CrossEntropy, EvalPixels, MakeObjective, Outcome, Recipe, train
+from ..train import WEIGHTS_LR, CrossEntropy, EvalPixels, MakeObjective, Outcome, Recipe, train
 from ..train.choose import adapted, native_side, preprocess_for, recipe_for
 from ..train.elastic import elastic as elastic_objective
 from .candidates import ALPHAS, Option, options
@@ -34,7 +34,6 @@ from .weigh import weigh
 
 __all__ = ["fit"]
 
-WEIGHTS_LR = 0.04  # at most, from trained weights, for a batch of 256; more undoes what they know (docs/log.md)
 PACKAGES = ("mobilenets", "torch", "onnxruntime", "onnx", "numpy", "pillow")
 
 
@@ -89,7 +88,11 @@ def fit(
     begun = recipe or Recipe(seconds=seconds)
     only_classifiers(dataset.task, what="fit")
     if elastic and weights not in ("none", "auto"):
-        raise UsageError("an elastic fit from trained weights", wanted="one of them", do="leave out one of them")
+        raise UsageError(
+            "an elastic fit from trained weights",
+            wanted="one elastic training, or weights that networks begin from",
+            do="leave out --elastic or --weights",
+        )
     starts, table = Starts(weights), latencies or LatencyTable(threads=budget.threads)
     run = _Fit(dataset, budget, out, seconds=seconds, recipe=begun, device=device, starts=starts, table=table)
     asked: list[object] = [list(families or []), list(alphas or ALPHAS), list(resolutions or []), list(precisions)]

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import ArchSpec, Layer
-from ..bench import Latency, measure_all
+from ..bench import Latency, a_few_at_a_time, measure_all
 from ..bundle import Bundle
 from ..errors import FileFormatError
 from ..export import write_ungated
 from ..files import cache_root, digest_of, write_json
-from ..progress import say, track
+from ..progress import say
 from ..records import Environment, Preprocess, read_record, to_json
 from ..runtime import default_threads
 from .candidates import Option
@@ -30,7 +30,6 @@ from .records import LatencyEstimate
 
 __all__ = ["LatencyTable", "noise", "of_measured", "untrained_bundle"]
 
-GROUP = 4  # measured in turn, so that they share what disturbs the machine
 SECONDS = 1.0  # of rounds for each
 ACCURATE = 0.10  # greatest error of predictions for measured networks that still lets us predict others
 MARGIN = 2.0  # a prediction's interval is so many times that error wide
@@ -89,8 +88,7 @@ class LatencyTable:
             until: when no more are begun, by `time.monotonic`.
         """
         waiting = [option for option in dict.fromkeys(options) if self._lookup(option) is None]
-        groups = [waiting[i : i + GROUP] for i in range(0, len(waiting), GROUP)]
-        for group in track(groups, total=len(groups), what=f"measuring {len(waiting)} networks on this machine"):
+        for group in a_few_at_a_time(waiting):
             if time.monotonic() > until:
                 return False
             with tempfile.TemporaryDirectory() as folder:

@@ -7,12 +7,13 @@ from .judge import EvalPixels
 from .loop import train
 from .objective import Batch, CrossEntropy, MakeObjective, Objective, Setting
 from .outcome import Outcome
-from .recipe import Recipe
+from .recipe import WEIGHTS_LR, Recipe
 from .recipes import RECIPES, named_recipe, read_recipe, with_settings
 from .way import Tuning, Way
 
 __all__ = [
     "RECIPES",
+    "WEIGHTS_LR",
     "Batch",
     "CrossEntropy",
     "Distillation",

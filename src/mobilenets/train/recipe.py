@@ -11,7 +11,7 @@ import msgspec
 from ..errors import RecipeError
 from ..files import digest_of
 
-__all__ = ["ClassWeights", "LrScaling", "Optimizer", "Precision", "Recipe", "Sampling", "Schedule"]
+__all__ = ["WEIGHTS_LR", "ClassWeights", "LrScaling", "Optimizer", "Precision", "Recipe", "Sampling", "Schedule"]
 
 FREEZE = re.compile(r"none|backbone|[1-9]\d*|rows:[1-9]\d*")
 Optimizer = Literal["sgd", "muon", "adamw", "rmsprop"]
@@ -20,6 +20,9 @@ LrScaling = Literal["linear", "sqrt"]
 ClassWeights = Literal["none", "inverse", "sqrt_inverse"]
 Sampling = Literal["shuffled", "balanced"]
 Precision = Literal["auto", "fp32", "bf16"]
+# From weights that know other images, for a batch of 256: more undoes what they know (docs/log.md, "The rate from
+# weights").
+WEIGHTS_LR = 0.04
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
