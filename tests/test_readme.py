@@ -55,3 +55,16 @@ def test_the_field_snippet_names_what_the_field_has() -> None:
 def test_links_to_files_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_every_benchmark_is_listed_and_every_one_that_a_text_names_is_there() -> None:
+    folder = ROOT / "benchmarks"
+    scripts = {path.name: path.read_text() for path in folder.glob("*.py")}
+    run = {name for name, text in scripts.items() if "__main__" in text}
+    texts = [path.read_text() for path in [*TEXTS, folder / "README.md"]]
+    named = {name for text in texts for name in re.findall(r"benchmarks/(\w+\.py)", text)}
+    assert named <= run
+    listed = set(re.findall(r"benchmarks/(\w+\.py)", (folder / "README.md").read_text()))
+    others = {name: "".join(text for other, text in scripts.items() if other != name) for name in run}
+    workers = {name for name in run if re.search(rf"\b{name[:-3]}(\.py| import)\b", others[name])}
+    assert run == listed | workers
