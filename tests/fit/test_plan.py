@@ -100,6 +100,15 @@ def test_photos_get_the_published_resolutions_and_all_their_strides() -> None:
     assert {list(o.spec.placed())[-1].reduction for o in made} == {32}
 
 
+@pytest.mark.parametrize(("native_side", "resolution"), [(None, 128), (32, 24)])
+def test_a_network_promises_the_same_whatever_other_resolutions_were_asked_for(
+    native_side: int | None, resolution: int
+) -> None:
+    among_others = {o.spec.name: o.promise for o in choices(native_side=native_side)}
+    for option in choices(native_side=native_side, resolutions=(resolution,)):
+        assert option.promise == pytest.approx(among_others[option.spec.name])
+
+
 def test_thumbnails_get_another_v4_than_photos() -> None:
     assert {o.family for o in choices(families=None)} == {*FAMILIES, V4_FOR_THUMBNAILS}
     assert {o.family for o in choices(families=None, native_side=None)} == {*FAMILIES, "mobilenet_v4_conv_small"}

@@ -108,14 +108,12 @@ def options(
     sides = resolutions_for(native_side, enlarged=bool(starts)) if resolutions is None else tuple(resolutions)
     tables: list[tuple[str, float, ArchSpec, Start | None]]
     if starts:
-        rho = sides[0] / RESOLUTIONS[0]
         tables = [
             (start.family, start.alpha, at_resolution(with_classes(start.spec, classes), side), start)
             for start in starts
             for side in sides
         ]
     else:
-        rho = 1.0 if native_side is None else SMALL_RHO
         tables = [
             (family, alpha, compose(family, alpha=alpha, resolution=side, stride=stride, classes=classes), None)
             for family in (families_for(native_side) if families is None else families)
@@ -126,6 +124,7 @@ def options(
         ]
     if not (tables and precisions):
         raise UsageError("an empty choice of networks", wanted="a family, an alpha, a resolution", do="name some")
+    whole = RESOLUTIONS[0] if starts or native_side is None else native_side / SMALL_RHO
     made = [
         Option(
             spec=spec,
@@ -133,7 +132,7 @@ def options(
             alpha=alpha,
             precision=precision,
             cost=cost(spec),
-            promise=promise(family, alpha=alpha, rho=rho * spec.resolution / sides[0]) + _ahead(start),
+            promise=promise(family, alpha=alpha, rho=spec.resolution / whole) + _ahead(start),
             start=None if start is None else start.source,
         )
         for family, alpha, spec, start in tables
