@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ __all__ = ["Bundle", "Tensors", "is_bundle", "read_bundle"]
 Tensors = Mapping[str, NDArray[np.float32]]
 JSON_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
+OWN = "own/"  # begins the names of `Bundle.own` in the file of weights: own/0.5/rows.0.conv.weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,9 @@ class Bundle:
 
     `history` tells each step that made it, oldest first: {"step": "train", "digest": of the bundle before it or None,
     ...what the step was given and measured}.
+
+    `own` is of elastic trainings: by width ("0.5"), what that width adds to the leading part of each trained tensor
+    that it shares with the wider ones (`compress.slice`). Whatever makes other tensors leaves it behind.
 
     Raises:
         UsageError: labels and classes, or the preprocessing's and the spec's channels, do not agree.
@@ -40,6 +44,7 @@ class Bundle:
     preprocess: Preprocess
     tensors: Tensors
     history: tuple[dict[str, Any], ...] = ()
+    own: Mapping[str, Tensors] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.labels) != self.spec.head.classes:
@@ -58,9 +63,9 @@ class Bundle:
     @property
     def digest(self) -> str:
         """Names table, tensors, labels and preprocessing; not the history."""
-        content = hashlib.sha256()
-        for name in sorted(self.tensors):
-            tensor = np.ascontiguousarray(self.tensors[name])
+        content, stored = hashlib.sha256(), self._stored()
+        for name in sorted(stored):
+            tensor = np.ascontiguousarray(stored[name])
             content.update(f"{name}{tensor.dtype}{tensor.shape}".encode())
             content.update(tensor.tobytes())
         about = [self.spec.to_json(), self.task, list(self.labels), to_json(self.preprocess)]
@@ -82,7 +87,12 @@ class Bundle:
     def after(self, step: str, tensors: Tensors, **told: Any) -> Bundle:
         """The bundle that a step makes of this one, with the step written into its history."""
         entry = {"step": step, "digest": self.digest, **told}
-        return replace(self, tensors=tensors, history=(*self.history, entry))
+        return replace(self, tensors=tensors, history=(*self.history, entry), own={})
+
+    def _stored(self) -> dict[str, NDArray[np.float32]]:
+        """All tensors under the names that they have in the file."""
+        own = {f"{OWN}{width}/{name}": t for width, tensors in self.own.items() for name, t in tensors.items()}
+        return {**self.tensors, **own}
 
     def write(self, folder: Path) -> None:
         """Write to `folder`, whole or not at all; an older bundle there is replaced.
@@ -94,7 +104,7 @@ class Bundle:
         with new_folder(folder) as part:
             # On some platforms safetensors reads views wrongly, so every array is laid out in one piece. Python writes
             # the file, for a full disk is an OSError then, and not an error of safetensors' own.
-            content = safetensors.save({k: np.ascontiguousarray(v) for k, v in self.tensors.items()})
+            content = safetensors.save({k: np.ascontiguousarray(v) for k, v in self._stored().items()})
             (part / WEIGHTS_NAME).write_bytes(content)
             write_json(
                 part / JSON_NAME,
@@ -139,12 +149,22 @@ def read_bundle(folder: Path) -> Bundle:
         )
     safetensors = _safetensors()
     try:
-        tensors: dict[str, NDArray[np.float32]] = safetensors.load_file(str(folder / WEIGHTS_NAME))
+        stored: dict[str, NDArray[np.float32]] = safetensors.load_file(str(folder / WEIGHTS_NAME))
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise FileFormatError(
             f"cannot read {folder / WEIGHTS_NAME}: {error}", wanted="safetensors", do="make the bundle again"
         ) from error
-    bundle = Bundle(spec=spec, task=task, labels=labels, preprocess=preprocess, tensors=tensors, history=history)
+    tensors: dict[str, NDArray[np.float32]] = {}
+    own: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for name, tensor in stored.items():
+        if name.startswith(OWN):
+            _, width, inner = name.split("/", 2)
+            own.setdefault(width, {})[inner] = tensor
+        else:
+            tensors[name] = tensor
+    bundle = Bundle(
+        spec=spec, task=task, labels=labels, preprocess=preprocess, tensors=tensors, history=history, own=own
+    )
     if bundle.digest != digest:
         raise FileFormatError(
             f"{folder} does not match its digest {digest}",

@@ -135,8 +135,41 @@ def test_a_slice_answers_like_the_wide_network_run_with_its_leading_channels(bas
         torch.testing.assert_close(network(images), wanted)
         # and the statistics are other ones than those the leading channels had in the wide network
         before = build(made.spec).eval()
-        load_tensors(before, sliced_tensors(bundle, made.spec))
+        load_tensors(before, sliced_tensors(bundle, made.spec, alpha=0.35))
         assert not torch.allclose(before(images), wanted, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize(("alpha", "whose"), [(0.25, "0.25"), (0.4, "0.25"), (0.5, "0.5"), (0.8, "0.5"), (1.0, None)])
+def test_a_slice_holds_what_its_width_or_the_next_narrower_one_adds(
+    alpha: float, whose: str | None, quarters: Dataset, tmp_path: Path
+) -> None:
+    plain = as_elastic(settled_bundle(table()), ElasticPolicy(narrowest=0.25, inner=(0.5,), resolutions=(12, 16)))
+    rng = np.random.default_rng(0)
+    own = {
+        f"{width:g}": {
+            name: rng.normal(size=tuple(parameter.shape)).astype(np.float32)
+            for name, parameter in hollow(narrower(plain.spec, width)).named_parameters()
+        }
+        for width in (0.25, 0.5)
+    }
+    replace(plain, own=own).write(tmp_path / "elastic")
+    bundle = read_bundle(tmp_path / "elastic")
+    assert bundle.digest != plain.digest
+    made = slice_bundle(bundle, alpha=alpha, resolution=12, dataset=quarters, device="cpu")
+    shared = slice_bundle(plain, alpha=alpha, resolution=12, dataset=quarters, device="cpu")
+    assert made.own == {}
+    for name in dict(build(made.spec).named_parameters()):
+        wanted = shared.tensors[name].copy()
+        if whose is not None:
+            added = own[whose][name]
+            wanted[tuple(map(slice, added.shape))] += added
+        np.testing.assert_array_equal(made.tensors[name], wanted)
+
+
+def test_what_widths_add_is_left_behind_by_whatever_makes_other_tensors() -> None:
+    plain = as_elastic(settled_bundle(table()), ElasticPolicy(narrowest=0.25, inner=(0.5,)))
+    bundle = replace(plain, own={"0.25": {"rows.0.conv.weight": np.ones((8, 3, 3, 3), np.float32)}})
+    assert bundle.after("other", plain.tensors).own == {}
 
 
 def test_norms_hold_the_statistics_of_the_slices_own_activations(wide: Bundle, quarters: Dataset) -> None:

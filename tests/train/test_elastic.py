@@ -192,6 +192,45 @@ def test_a_narrow_pass_adds_gradients_to_exactly_the_leading_slices(base: str) -
     assert sum(reached) > 0.9 * len(reached)  # a channel that is dead at the start gives its weights none
 
 
+def test_what_a_width_adds_gets_the_gradient_of_its_slice_and_is_part_of_its_answers() -> None:
+    spec, data = table(), batch()
+    objective, wide = made(spec, ElasticPolicy(narrowest=0.5, inner=(), between=0))
+    objective.learn(data, step=0)
+    added, places = objective.modules["0.5"], places_in(spec, narrower(spec, 0.5))
+    shared = {name: p.grad.clone() for name, p in wide.named_parameters()}
+    own = {name: p.grad.clone() for name, p in added.named_parameters()}
+    wide.zero_grad(set_to_none=True)
+    plain, again = made(spec, ElasticPolicy(narrowest=0.5, inner=(), between=0, own=False))
+    assert plain.modules == {}
+    plain.learn(data, step=0)
+    for name, p in again.named_parameters():  # zeros so far: as if nothing were added
+        torch.testing.assert_close(shared[name], p.grad)
+    first = objective.passes(0, count=16, done=1.0)[0]
+    F.cross_entropy(wide(data.images[first.images]), data.targets.classes[first.images], label_smoothing=0.0).backward()
+    for name, p in wide.named_parameters():
+        torch.testing.assert_close(shared[name][places[name]] - p.grad[places[name]], own[name], rtol=1e-4, atol=1e-6)
+    wide.zero_grad(set_to_none=True)
+    with torch.no_grad():  # what is taken from the slice and added again changes nothing for the narrow one
+        for name, p in added.named_parameters():
+            moved = torch.randn_like(p) * 0.1
+            p.add_(moved)
+            dict(wide.named_parameters())[name][places[name]] -= moved
+    for p in added.parameters():
+        p.grad = None
+    narrow = alone(wide, spec, 0.5)
+    with torch.no_grad():
+        for name, p in narrow.named_parameters():
+            p.add_(dict(added.named_parameters())[name])
+    said = wide(data.images[first.images])
+    second = objective.passes(0, count=16, done=1.0)[1]
+    answers = narrow(data.images[second.images])
+    labels = F.cross_entropy(answers, data.targets.classes[second.images])
+    (0.1 * labels + 0.9 * softened(answers, said[second.images], 4.0)).backward()
+    objective.learn(data, step=0)
+    for name, p in narrow.named_parameters():
+        torch.testing.assert_close(dict(added.named_parameters())[name].grad, p.grad, rtol=1e-3, atol=1e-5)
+
+
 def test_only_the_widest_at_its_own_resolution_moves_the_statistics() -> None:
     policy = ElasticPolicy(narrowest=0.5, inner=(), resolutions=(12, 16), between=0)
     objective, wide = made(table(), policy)
@@ -337,24 +376,33 @@ def run(
     )
 
 
+RANGE = ElasticPolicy(narrowest=0.25, resolutions=(12, 16))
+LIST = ElasticPolicy(narrowest=0.25, inner=(0.5, 0.75), resolutions=(12, 16), alone=0.25)
+
+
 @pytest.mark.parametrize(
-    ("teacher", "how"),
-    [(None, None), (wise(), None), (wise(), Distillation(embedding="cosine"))],
-    ids=["alone", "with a teacher", "with its embedding"],
+    ("policy", "teacher", "how"),
+    [(RANGE, None, None), (LIST, None, None), (RANGE, wise(), None), (LIST, wise(), Distillation(embedding="cosine"))],
+    ids=["a range", "a list", "with a teacher", "with its embedding"],
 )
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
-    teacher: Bundle | None, how: Distillation | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: ElasticPolicy,
+    teacher: Bundle | None,
+    how: Distillation | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mobilenets.train.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = run(tmp_path / "whole", teacher=teacher, how=how)
+    whole = run(tmp_path / "whole", policy=policy, teacher=teacher, how=how)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "part", stop_at=7, teacher=teacher, how=how)
-    rest = run(tmp_path / "part", resume="must", teacher=teacher, how=how)
+        run(tmp_path / "part", stop_at=7, policy=policy, teacher=teacher, how=how)
+    rest = run(tmp_path / "part", resume="must", policy=policy, teacher=teacher, how=how)
     assert rest.last.digest == whole.last.digest
+    assert sorted(rest.last.own) == ([] if policy is RANGE else ["0.25", "0.5", "0.75"])
     told = rest.last.history[-1]
     assert told["elastic"]["narrowest"] == 0.25
     assert told.get("teacher", {}).get("digest") == (None if teacher is None else teacher.digest)
-    other = {"teacher": None if teacher is not None else wise()}
+    other = {"policy": policy, "teacher": None if teacher is not None else wise()}
     for changed in ({"policy": ElasticPolicy(narrowest=0.5, resolutions=(12, 16)), "teacher": teacher}, other):
         with pytest.raises(UsageError, match="not the same as then: the objective"):
             run(tmp_path / "part", resume="must", **changed)

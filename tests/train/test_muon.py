@@ -14,6 +14,7 @@ from mobilenets.nets import DepthwiseConv2d, build
 from mobilenets.nets.parts import SqueezeExcite
 from mobilenets.train import Recipe, muon
 from mobilenets.train.muon import Muon, orthogonal
+from mobilenets.train.recipe import Optimizer
 from mobilenets.train.run import train_run
 from mobilenets.train.update import make_optimizer
 
@@ -135,6 +136,28 @@ def test_rates_of_matrices_fall_towards_the_stem_as_well() -> None:
     assert scales[network.rows[-1].project.conv.weight] == 0.2 * 0.5
     assert scales[network.rows[-2].project.conv.weight] == 0.2 * 0.25
     assert scales[network.rows[-2].project.norm.weight] == 0.25
+
+
+@pytest.mark.parametrize("name", ["muon", "sgd", "adamw", "rmsprop"])
+def test_a_part_of_the_result_learns_as_the_network_does_and_may_begin_later(name: Optimizer) -> None:
+    wide, narrow = (compose("mobilenet_v3_small", alpha=alpha, resolution=32, classes=3) for alpha in (0.5, 0.25))
+    network, part = build(wide), build(narrow)
+    optimizer = make_optimizer(network, msgspec.structs.replace(RECIPE, optimizer=name), beside=[part])
+    scales = {p: g["scale"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(scales) == len([*network.parameters(), *part.parameters()])
+    theirs = dict(part.named_parameters())
+    for key, parameter in network.named_parameters():
+        assert scales[theirs[key]] == scales[parameter]
+    for learning in ([network], [network, part], [network]):
+        before = [p.clone() for module in (network, part) for p in module.parameters()]
+        for module in learning:
+            for p in module.parameters():
+                p.grad = torch.ones_like(p)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        after = [p for module in (network, part) for p in module.parameters()]
+        moved = [not torch.equal(old, new) for old, new in zip(before, after, strict=True)]
+        assert moved == [any(p is q for module in learning for q in module.parameters()) for p in after]
 
 
 def test_it_learns_what_can_be_learned(tiny_run: ModuleType, colours: Dataset, tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def command(
     Fields of the policy, with their defaults: alone=0.5 (part of the training, at its start, in which only the widest
     learns), largest=1.0 (share of the batch that it learns from after that), smallest=1.0, middle=0.8 (shares of those
     images that the narrowest and each width between learn from), between=1 (widths between in a step), distil=0.9
-    (weight of the widest's answers against the labels) and temperature=4.0 (that softens them).
+    (weight of the widest's answers against the labels), temperature=4.0 (that softens them) and own=true (each width of
+    a list adds numbers of its own to the weights that all share).
 
     The folder runs/elastic/NAME then holds what `mobilenets train` leaves, and grid.csv, grid.json and front.png:
     accuracy on the validation images against mult-adds.

@@ -61,13 +61,29 @@ def policy_of(bundle: Bundle) -> ElasticPolicy:
         ) from error
 
 
-def sliced_tensors(bundle: Bundle, narrow: ArchSpec) -> Tensors:
-    """The leading part of each tensor, running statistics included; these are still those of the wide network.
+def sliced_tensors(bundle: Bundle, narrow: ArchSpec, *, alpha: float) -> Tensors:
+    """The leading part of each tensor, and what its width adds; running statistics are still those of the wide network.
+
+    A width between two that were trained has the own numbers of the narrower one in its leading part: with those it
+    answers best, or nearly so (docs/log.md, 2026-11-30).
+
+    Args:
+        bundle: elastic.
+        narrow: the table of that width.
+        alpha: its width multiplier.
 
     Raises:
         SpecError: `narrow` is no narrower network of the bundle's family.
     """
-    return {name: bundle.tensors[name][place] for name, place in places_in(bundle.spec, narrow).items()}
+    sliced = {name: bundle.tensors[name][place] for name, place in places_in(bundle.spec, narrow).items()}
+    narrower_ones = [width for width in bundle.own if float(width) <= alpha]
+    if not narrower_ones or alpha >= policy_of(bundle).widest:
+        return sliced
+    for name, added in bundle.own[max(narrower_ones, key=float)].items():
+        whole = sliced[name].copy()
+        whole[tuple(slice(0, n) for n in added.shape)] += added
+        sliced[name] = whole
+    return sliced
 
 
 def slice_bundle(
@@ -107,7 +123,7 @@ def slice_bundle(
         return bundle
     _check_learned(bundle, policy)
     match_labels(bundle.labels, dataset.labels)
-    tensors, seen = _settled(bundle, narrow, dataset, device=device, images=images)
+    tensors, seen = _settled(bundle, narrow, dataset, alpha=alpha, device=device, images=images)
     told = {
         "step": "slice",
         "digest": bundle.digest,
@@ -121,6 +137,7 @@ def slice_bundle(
         preprocess=msgspec.structs.replace(bundle.preprocess, resolution=narrow.resolution),
         tensors=tensors,
         history=(*bundle.history, told),
+        own={},
     )
 
 
@@ -156,11 +173,13 @@ def _check_learned(bundle: Bundle, policy: ElasticPolicy) -> None:
         )
 
 
-def _settled(bundle: Bundle, narrow: ArchSpec, dataset: Dataset, *, device: str, images: int) -> tuple[Tensors, int]:
+def _settled(
+    bundle: Bundle, narrow: ArchSpec, dataset: Dataset, *, alpha: float, device: str, images: int
+) -> tuple[Tensors, int]:
     """The tensors of a slice with its own statistics, and from how many images these are."""
     place = pick_device(device)
     network = build(narrow)
-    load_tensors(network, sliced_tensors(bundle, narrow))
+    load_tensors(network, sliced_tensors(bundle, narrow, alpha=alpha))
     network = network.to(place).to(memory_format=torch.channels_last)
     seen = 0
 

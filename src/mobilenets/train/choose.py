@@ -166,6 +166,7 @@ def adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None = None) 
         preprocess=msgspec.structs.replace(bundle.preprocess, resolution=side),
         tensors=tensors,
         history=(*bundle.history, told),
+        own={},
     )
 
 

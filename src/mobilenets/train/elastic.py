@@ -8,6 +8,9 @@ And the widest learns alone for the first half, as in delayed shrinking (arXiv:2
 progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3): what narrow networks ask of the weights that they
 share would hold it up where it learns most, and they have a better start and a teacher that knows something.
 
+Weights that all share pull in as many directions. So each width of a list, but the widest, also has numbers of its own,
+which are added to the leading slice and get the same gradient (`ElasticPolicy.own`). They cost no pass over images.
+
 With a teacher (`distil`), its answers stand beside the labels for every width, weighed as for a network alone; what the
 widest says keeps its share of the narrower ones' loss. Its embedding stands beside them all, for it says another thing:
 each width's goes through the leading columns of one linear layer, as the classifier's are.
@@ -132,14 +135,18 @@ class Elastic:
         tables = {alpha: narrower(spec, alpha) for alpha in (policy.narrowest, *inner, policy.widest)}
         # A width that does not nest is told before the first step, not when it is drawn.
         self._slices = {alpha: _Slice(spec, table, setting) for alpha, table in tables.items()}
+        listed = policy.own and policy.inner is not None
+        narrow = [alpha for alpha in tables if alpha != policy.widest] if listed else []
+        self._own = {alpha: _nothing_yet(tables[alpha], setting.device) for alpha in narrow}
         # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
         odds = np.array([1 / cost(tables[alpha]).mult_adds for alpha in inner])
         self._odds = odds / odds.sum()
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """The linear layer to the teacher's embedding; all other weights are the network's."""
-        return {} if self._join is None else {"embedding": self._join}
+        """What each width adds of its own, by width, and the linear layer to the teacher's embedding."""
+        own = {f"{alpha:g}": added for alpha, added in self._own.items()}
+        return own if self._join is None else {**own, "embedding": self._join}
 
     @property
     def identity(self) -> Any:
@@ -203,8 +210,9 @@ class Elastic:
         loss.backward()  # type: ignore[no-untyped-call]
         said, distil = seen.logits.detach().float(), self._policy.distil
         for one in narrow:
-            inside = self._slices[one.alpha]
-            lent = inside.lend(self._parameters)
+            inside, own_numbers = self._slices[one.alpha], self._own.get(one.alpha)
+            added = {} if own_numbers is None else dict(own_numbers.named_parameters())
+            lent = inside.lend(self._parameters, added=added)
             seen = inside.look(self._images_of(one, batch), lent, embedding=embeds)
             own = (1 - distil) * self._lesson_loss(seen, batch.targets, taught, one.images)
             if distil:
@@ -212,7 +220,7 @@ class Elastic:
                 own = own + distil * answers
             own = own + self._embedding_loss(seen, taught, one.images)
             own.backward()  # type: ignore[no-untyped-call]
-            inside.add_gradients(lent, to=self._parameters)
+            inside.add_gradients(lent, to=self._parameters, added=added)
         return loss.detach()
 
     def _images_of(self, one: Pass, batch: Batch) -> Tensor:
@@ -274,13 +282,14 @@ class _Slice:
         self._network.train()
         self._both = _Looking(self._network)
 
-    def lend(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The leading parts, each a tensor of its own."""
+    def lend(self, parameters: Mapping[str, Tensor], *, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The leading parts with what is added to them, each a tensor of its own."""
         lent = {}
         for name, parameter in parameters.items():
             part = parameter.detach()[self._places[name]]
             layout = torch.channels_last if part.ndim == 4 else torch.contiguous_format
-            lent[name] = part.clone(memory_format=layout).requires_grad_()
+            part = part.clone(memory_format=layout)
+            lent[name] = (part.add_(added[name].detach()) if name in added else part).requires_grad_()
         return lent
 
     def look(self, images: Tensor, parameters: Mapping[str, Tensor], *, embedding: bool) -> Seen:
@@ -290,8 +299,10 @@ class _Slice:
             logits, vector = functional_call(self._both, named, (images, embedding), strict=True)
         return Seen(logits, vector, [])
 
-    def add_gradients(self, lent: Mapping[str, Tensor], *, to: Mapping[str, nn.Parameter]) -> None:
-        """Add the gradients of the parts to those of the parameters they were lent from."""
+    def add_gradients(
+        self, lent: Mapping[str, Tensor], *, to: Mapping[str, nn.Parameter], added: Mapping[str, nn.Parameter]
+    ) -> None:
+        """Add the gradients of the parts to those of the parameters they were lent from, and of what was added."""
         for name, part in lent.items():
             if part.grad is None:
                 continue
@@ -299,6 +310,18 @@ class _Slice:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad[self._places[name]].add_(part.grad)
+            if name in added:
+                own = added[name]
+                own.grad = part.grad if own.grad is None else own.grad.add_(part.grad)
+
+
+def _nothing_yet(narrow: ArchSpec, device: torch.device) -> Network:
+    """A network of zeros: what a width adds to the weights that it shares. It is never run."""
+    network = hollow(narrow).to_empty(device=device)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    return network.to(memory_format=torch.channels_last)
 
 
 class _Looking(nn.Module):

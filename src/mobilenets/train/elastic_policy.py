@@ -39,6 +39,8 @@ class ElasticPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     # All narrower ones learn from the widest's answers, both softened, as from a teacher's (`distil`).
     distil: float = 0.9  # weight of its answers, labels have the rest; less where alone = 0, for it knows nothing yet
     temperature: float = 4.0
+    # Each width of a list adds numbers of its own to the slice that it shares; widths of a range would be too many.
+    own: bool = True
 
     def __post_init__(self) -> None:
         inner = () if self.inner is None else self.inner

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ..nets import Network
+from ..bundle import Tensors
+from ..nets import Network, tensors_of
 from ..records import Preprocess, Task
 from ..tasks import Targets
 from .augment import resized
@@ -77,12 +79,19 @@ class Learner:
         )
         self.objective = objective(setting)
         beside = self.objective.modules
+        self._parts = {
+            name: (copy.deepcopy(module) if recipe.ema else module, module)
+            for name, module in beside.items()
+            if isinstance(module, Network)
+        }
         self.optimizer = make_optimizer(network, recipe, beside=beside.values(), dtype=dtype)
         self._learned = [p for group in self.optimizer.param_groups for p in group["params"]]
         # What a checkpoint holds; names of the objective's own modules cannot meet ours.
         self.modules: dict[str, nn.Module] = {"network": network}
         self.modules |= {"averaged": self._averaged} if self._averaged is not network else {}
         self.modules |= {f"objective.{name}": module for name, module in beside.items()}
+        if recipe.ema:
+            self.modules |= {f"averaged_objective.{name}": averaged for name, (averaged, _) in self._parts.items()}
         team.spread(self.modules.values())
         self._compiled = compiled
         if compiled:
@@ -103,7 +112,8 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self._averaged is not self._network:
-            follow(self._averaged, self._network, self._recipe, step=step)
+            for averaged, current in ((self._averaged, self._network), *self._parts.values()):
+                follow(averaged, current, self._recipe, step=step)
         return loss
 
     def state_sum(self) -> Tensor:
@@ -112,6 +122,7 @@ class Learner:
         Activations may hide NaN weights from the loss, and training does not read running statistics.
         """
         parts = [*self._network.parameters(), *(b for b in self._network.buffers() if b.is_floating_point())]
+        parts += [parameter for _, part in self._parts.values() for parameter in part.parameters()]
         return torch.stack([part.detach().float().sum() for part in parts]).sum()
 
     def judged(self) -> nn.Module:
@@ -130,6 +141,14 @@ class Learner:
         made = recalibrated(self._averaged, images, device=self._device, dtype=self._dtype)
         self._team.average_statistics([made])
         return made
+
+    def own(self) -> Mapping[str, Tensors]:
+        """The trained numbers, averaged, of the parts that the objective adds to the network, by their names."""
+        kept = {}
+        for name, (averaged, _) in self._parts.items():
+            trained, tensors = dict(averaged.named_parameters()), tensors_of(averaged)
+            kept[name] = {inner: tensor for inner, tensor in tensors.items() if inner in trained}
+        return kept
 
     def _batch(self, drawn: Drawn, *, step: int, done: float) -> Batch:
         """On the device, normalised and augmented."""

@@ -373,6 +373,7 @@ class _Run:
             preprocess=self.preprocess,
             tensors=tensors_of(judged),
             history=(*history, {"step": "train", **told}),
+            own=self.learner.own(),
         )
 
     def save(self) -> None:

@@ -64,7 +64,11 @@ class Objective(Protocol):
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """What it holds beside the network, by name; parameters that want a gradient join the optimizer."""
+        """What it holds beside the network, by name; parameters that want a gradient join the optimizer.
+
+        A `nets.Network` among them is a part of the result: it is averaged as the network is, and the bundle holds its
+        trained numbers in `own`, under that name.
+        """
 
     @property
     def identity(self) -> Any:

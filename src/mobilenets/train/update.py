@@ -46,7 +46,8 @@ def make_optimizer(
 
     Each group has a `scale`, the factor on its rate: 1, but where rates fall towards the stem, and for the matrices of
     Muon. Those are the convolutions of rows that mix channels, without squeeze-and-excite's, which see one pixel each.
-    Parameters without gradients are in no group.
+    Parameters without gradients are in no group. A network among `beside` is a part of the result that learns in some
+    steps only (`Objective.modules`): it has groups of its own.
 
     Args:
         network: what is trained.
@@ -58,16 +59,21 @@ def make_optimizer(
         UsageError: the optimizer is unknown.
     """
     learned = nn.ModuleList([network, *beside])
+    networks = [module for module in learned if isinstance(module, Network)]
+    # Whose momentum begins later than that of a group's others has a group of its own: torch's fused steps need it.
+    part_of = {parameter: place for place, part in enumerate(networks[1:]) for parameter in part.parameters()}
     decayed = {m.weight for m in learned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and not _depthwise(m)}
     depths = depth_of(network) if recipe.layer_decay < 1 else {}
-    matrices: set[Tensor] = _matrices(network) if recipe.optimizer == "muon" else set()
-    parts: dict[tuple[float, bool, bool], list[nn.Parameter]] = {(1.0, True, False): [], (1.0, False, False): []}
+    matrices: set[Tensor] = set().union(*map(_matrices, networks)) if recipe.optimizer == "muon" else set()
+    parts: dict[tuple[float, bool, bool, int | None], list[nn.Parameter]] = {}
+    parts |= {(1.0, True, False, None): [], (1.0, False, False, None): []}
     for parameter in learned.parameters():
         if parameter.requires_grad:
             scale = recipe.layer_decay ** depths.get(parameter, 0)
-            parts.setdefault((scale, parameter in decayed, parameter in matrices), []).append(parameter)
+            kind = (scale, parameter in decayed, parameter in matrices, part_of.get(parameter))
+            parts.setdefault(kind, []).append(parameter)
     groups: list[dict[str, Any]] = []
-    for (scale, heavy, matrix), parameters in parts.items():
+    for (scale, heavy, matrix, _), parameters in parts.items():
         if matrix:
             how = {"scale": scale * recipe.matrix_scale, "orthogonal": True, "shrink": recipe.matrix_decay}
         else:
