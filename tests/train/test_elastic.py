@@ -399,6 +399,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     rest = run(tmp_path / "part", resume="must", policy=policy, teacher=teacher, how=how)
     assert rest.last.digest == whole.last.digest
     assert sorted(rest.last.own) == ([] if policy is RANGE else ["0.25", "0.5", "0.75"])
+    assert all(any(tensor.any() for tensor in added.values()) for added in rest.last.own.values())
     told = rest.last.history[-1]
     assert told["elastic"]["narrowest"] == 0.25
     assert told.get("teacher", {}).get("digest") == (None if teacher is None else teacher.digest)
