@@ -209,7 +209,7 @@ def _settled(bundle: Bundle, batches: Batches, device: torch.device) -> Bundle:
     """Norms that came folded get statistics, without which there is nothing to take anew behind a cut."""
     network = _network(bundle.spec, bundle.tensors, device)
     settle_norms(network, (images for images, _ in _drawn(batches, bundle, device)))
-    return replace(bundle, tensors=tensors_of(network), own={})
+    return replace(bundle, tensors=tensors_of(network))
 
 
 def _drawn(batches: Batches, bundle: Bundle, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

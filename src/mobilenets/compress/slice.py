@@ -124,20 +124,11 @@ def slice_bundle(
     _check_learned(bundle, policy)
     match_labels(bundle.labels, dataset.labels)
     tensors, seen = _settled(bundle, narrow, dataset, alpha=alpha, device=device, images=images)
-    told = {
-        "step": "slice",
-        "digest": bundle.digest,
-        "alpha": alpha,
-        "resolution": narrow.resolution,
-        "recalibration": {"images": seen, "data": dataset.digest},
-    }
+    recalibration = {"images": seen, "data": dataset.digest}
     return replace(
-        bundle,
+        bundle.after("slice", tensors, alpha=alpha, resolution=narrow.resolution, recalibration=recalibration),
         spec=narrow,
         preprocess=msgspec.structs.replace(bundle.preprocess, resolution=narrow.resolution),
-        tensors=tensors,
-        history=(*bundle.history, told),
-        own={},
     )
 
 

@@ -157,16 +157,12 @@ def adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None = None) 
     tensors = bundle.tensors
     if not same:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.classifier.")}
-    told = {"step": "adapt", "digest": bundle.digest, "classes": len(labels), "resolution": side}
     return replace(
-        bundle,
+        bundle.after("adapt", tensors, classes=len(labels), resolution=side),
         spec=at_resolution(with_classes(bundle.spec, len(labels)), side),
         task=dataset.task,
         labels=labels,
         preprocess=msgspec.structs.replace(bundle.preprocess, resolution=side),
-        tensors=tensors,
-        history=(*bundle.history, told),
-        own={},
     )
 
 

@@ -138,6 +138,7 @@ class Elastic:
         listed = policy.own and policy.inner is not None
         narrow = [alpha for alpha in tables if alpha != policy.widest] if listed else []
         self._own = {alpha: _nothing_yet(tables[alpha], setting.device) for alpha in narrow}
+        self._added = {alpha: dict(own.named_parameters()) for alpha, own in self._own.items()}
         # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
         odds = np.array([1 / cost(tables[alpha]).mult_adds for alpha in inner])
         self._odds = odds / odds.sum()
@@ -210,8 +211,7 @@ class Elastic:
         loss.backward()  # type: ignore[no-untyped-call]
         said, distil = seen.logits.detach().float(), self._policy.distil
         for one in narrow:
-            inside, own_numbers = self._slices[one.alpha], self._own.get(one.alpha)
-            added = {} if own_numbers is None else dict(own_numbers.named_parameters())
+            inside, added = self._slices[one.alpha], self._added.get(one.alpha, {})
             lent = inside.lend(self._parameters, added=added)
             seen = inside.look(self._images_of(one, batch), lent, embedding=embeds)
             own = (1 - distil) * self._lesson_loss(seen, batch.targets, taught, one.images)

@@ -65,8 +65,9 @@ def make_optimizer(
     decayed = {m.weight for m in learned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and not _depthwise(m)}
     depths = depth_of(network) if recipe.layer_decay < 1 else {}
     matrices: set[Tensor] = set().union(*map(_matrices, networks)) if recipe.optimizer == "muon" else set()
-    parts: dict[tuple[float, bool, bool, int | None], list[nn.Parameter]] = {}
-    parts |= {(1.0, True, False, None): [], (1.0, False, False, None): []}
+    parts: dict[tuple[float, bool, bool, int | None], list[nn.Parameter]] = {
+        (1.0, heavy, False, None): [] for heavy in (True, False)
+    }
     for parameter in learned.parameters():
         if parameter.requires_grad:
             scale = recipe.layer_decay ** depths.get(parameter, 0)
