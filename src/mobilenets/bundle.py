@@ -32,7 +32,7 @@ class Bundle:
     ...what the step was given and measured}.
 
     `own` is of elastic trainings: by width ("0.5"), what that width adds to the leading part of each trained tensor
-    that it shares with the wider ones (`compress.slice`). Whatever makes other tensors leaves it behind.
+    that it shares with the wider ones (`compress.slice`). Whatever trains or cuts tensors leaves it behind.
 
     Raises:
         UsageError: labels and classes, or the preprocessing's and the spec's channels, do not agree.

@@ -86,6 +86,18 @@ def as_elastic(bundle: Bundle, policy: ElasticPolicy) -> Bundle:
     return replace(bundle, history=(told,))
 
 
+def adding(spec: ArchSpec) -> dict[str, dict[str, np.ndarray]]:
+    """What the widths 0.25 and 0.5 add: noise."""
+    rng = np.random.default_rng(0)
+    return {
+        f"{width:g}": {
+            name: rng.normal(size=tuple(parameter.shape)).astype(np.float32)
+            for name, parameter in hollow(narrower(spec, width)).named_parameters()
+        }
+        for width in (0.25, 0.5)
+    }
+
+
 def test_the_slice_at_full_width_is_the_bundle_itself(wide: Bundle, quarters: Dataset) -> None:
     assert slice_bundle(wide, alpha=1.0, dataset=quarters) is wide
 
@@ -144,14 +156,7 @@ def test_a_slice_holds_what_its_width_or_the_next_narrower_one_adds(
     alpha: float, whose: str | None, quarters: Dataset, tmp_path: Path
 ) -> None:
     plain = as_elastic(settled_bundle(table()), ElasticPolicy(narrowest=0.25, inner=(0.5,), resolutions=(12, 16)))
-    rng = np.random.default_rng(0)
-    own = {
-        f"{width:g}": {
-            name: rng.normal(size=tuple(parameter.shape)).astype(np.float32)
-            for name, parameter in hollow(narrower(plain.spec, width)).named_parameters()
-        }
-        for width in (0.25, 0.5)
-    }
+    own = adding(plain.spec)
     replace(plain, own=own).write(tmp_path / "elastic")
     bundle = read_bundle(tmp_path / "elastic")
     assert bundle.digest != plain.digest
@@ -170,6 +175,23 @@ def test_what_widths_add_is_left_behind_by_whatever_makes_other_tensors() -> Non
     plain = as_elastic(settled_bundle(table()), ElasticPolicy(narrowest=0.25, inner=(0.5,)))
     bundle = replace(plain, own={"0.25": {"rows.0.conv.weight": np.ones((8, 3, 3, 3), np.float32)}})
     assert bundle.after("other", plain.tensors).own == {}
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same classes", "other classes"])
+def test_a_training_from_an_elastic_bundle_goes_on_from_what_widths_add(
+    same: bool, quarters: Dataset, tmp_path: Path
+) -> None:
+    plain = settled_bundle(table())
+    labels = quarters.labels if same else ("a", "b", "c", "d")
+    start = replace(plain, labels=labels, own=adding(plain.spec))
+    recipe = Recipe(epochs=0.2, batch_size=16, optimizer="sgd", lr=1e-12, precision="fp32")
+    policy = policy_for("0.25,0.5,0.75,1.0")
+    made = train_elastic(start, quarters, recipe, policy, out=tmp_path / "run", device="cpu").training.last
+    for width, added in made.own.items():
+        for name, tensor in added.items():
+            anew = width == "0.75" or (not same and name.startswith("head.classifier."))
+            wanted = np.zeros_like(tensor) if anew else start.own[width][name]
+            np.testing.assert_allclose(tensor, wanted, atol=1e-6)
 
 
 def test_norms_hold_the_statistics_of_the_slices_own_activations(wide: Bundle, quarters: Dataset) -> None:

@@ -21,7 +21,7 @@ from ..files import write_bytes, write_json, write_text
 from ..metrics import wilson_interval
 from ..records import only_classifiers
 from ..train import Distillation, Outcome, Recipe, Tuning, check_teacher
-from ..train.choose import native_side, spec_for, store_side
+from ..train.choose import adapted, native_side, spec_for, store_side
 from ..train.elastic import check_lesson, elastic
 from ..train.elastic_policy import ElasticPolicy, check_policy
 from ..train.loop import Resume
@@ -99,8 +99,8 @@ def train_elastic(
     writes.
 
     Args:
-        start: a model's name, the path of a spec's `.json`, a table (its own width is the policy's
-            widest), or a bundle to go on from.
+        start: a model's name, the path of a spec's `.json`, a table (its own width is the policy's widest), or a bundle
+            to go on from; of an elastic one, the policy's widths go on from what they add.
         dataset: with "train" and "val".
         recipe: how; epochs are passes over the images, of which the widest sees the first ones alone.
         policy: which widths and resolutions.
@@ -127,6 +127,7 @@ def train_elastic(
     if teacher is not None:
         check_lesson(how or Distillation())
         check_teacher(teacher, dataset.labels, how or Distillation())
+    own = adapted(start, dataset, resolution=resolution).own if isinstance(start, Bundle) else {}
     team = join_team()
     if policy.alone:
         team.say(f"the widest learns alone until {policy.alone:.0%}; accuracy on the way is always that of the widest")
@@ -142,7 +143,7 @@ def train_elastic(
         keep_mirror=keep_mirror,
         command=command,
         tuning=tuning,
-        objective=elastic(policy, teacher=teacher, how=how),
+        objective=elastic(policy, own=own, teacher=teacher, how=how),
     )
     if not training.finished:
         return ElasticOutcome(training=training, grid=())

@@ -1,5 +1,6 @@
 """Training: start + images + recipe -> Bundle."""
 
+from .answer import BundleModel
 from .checkpoint import Row
 from .distil import Distillation, check_teacher, distil
 from .forward import forward_all
@@ -9,12 +10,14 @@ from .objective import Batch, CrossEntropy, MakeObjective, Objective, Setting
 from .outcome import Outcome
 from .recipe import WEIGHTS_LR, Recipe
 from .recipes import RECIPES, named_recipe, read_recipe, with_settings
+from .run import train_run
 from .way import Tuning, Way
 
 __all__ = [
     "RECIPES",
     "WEIGHTS_LR",
     "Batch",
+    "BundleModel",
     "CrossEntropy",
     "Distillation",
     "EvalPixels",
@@ -32,5 +35,6 @@ __all__ = [
     "named_recipe",
     "read_recipe",
     "train",
+    "train_run",
     "with_settings",
 ]

@@ -11,7 +11,7 @@ import msgspec
 
 from ..arch import ArchSpec, compose, find, for_small_images, split_name, with_classes, with_resolution, with_width
 from ..arch.narrower import at_resolution
-from ..bundle import Bundle
+from ..bundle import Bundle, Tensors
 from ..data import Dataset
 from ..errors import UsageError
 from ..images import Fault
@@ -154,11 +154,13 @@ def adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None = None) 
     side = bundle.spec.resolution if resolution is None else resolution
     if same and side == bundle.spec.resolution:
         return bundle
-    tensors = bundle.tensors
-    if not same:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.classifier.")}
+
+    def kept(tensors: Tensors) -> Tensors:
+        return tensors if same else {k: t for k, t in tensors.items() if not k.startswith("head.classifier.")}
+
     return replace(
-        bundle.after("adapt", tensors, classes=len(labels), resolution=side),
+        bundle.after("adapt", kept(bundle.tensors), classes=len(labels), resolution=side),
+        own={width: kept(tensors) for width, tensors in bundle.own.items()},
         spec=at_resolution(with_classes(bundle.spec, len(labels)), side),
         task=dataset.task,
         labels=labels,

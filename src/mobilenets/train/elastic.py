@@ -9,7 +9,8 @@ progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3): what narro
 share would hold it up where it learns most, and they have a better start and a teacher that knows something.
 
 Weights that all share pull in as many directions. So each width of a list, but the widest, also has numbers of its own,
-which are added to the leading slice and get the same gradient (`ElasticPolicy.own`). They cost no pass over images.
+which are added to the leading slice and get the same gradient (`ElasticPolicy.own`). They cost no pass over images, and
+a training that goes on from an elastic bundle goes on from them.
 
 With a teacher (`distil`), its answers stand beside the labels for every width, weighed as for a network alone; what the
 widest says keeps its share of the narrower ones' loss. Its embedding stands beside them all, for it says another thing:
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, final
 
 import msgspec
@@ -38,7 +40,7 @@ from torch.func import functional_call, replace_all_batch_norm_modules_
 
 from ..arch import ArchSpec, cost
 from ..arch.narrower import distinct_widths, narrower
-from ..bundle import Bundle
+from ..bundle import Bundle, Tensors
 from ..errors import RecipeError, UsageError
 from ..nets import Network
 from ..nets.nested import Place, hollow, places_in
@@ -80,7 +82,13 @@ class Pass:
     images: slice  # of the batch
 
 
-def elastic(policy: ElasticPolicy, *, teacher: Bundle | None = None, how: Distillation | None = None) -> MakeObjective:
+def elastic(
+    policy: ElasticPolicy,
+    *,
+    own: Mapping[str, Tensors] = MappingProxyType({}),
+    teacher: Bundle | None = None,
+    how: Distillation | None = None,
+) -> MakeObjective:
     """Makes the objective of each run that trains by `policy`.
 
     The objective raises UsageError for a network that is not the policy's widest, and SpecError for a table whose
@@ -88,10 +96,11 @@ def elastic(policy: ElasticPolicy, *, teacher: Bundle | None = None, how: Distil
 
     Args:
         policy: which widths and resolutions.
+        own: what widths begin to add of their own, as a bundle holds it; a width that is not there begins at zero.
         teacher: a trained network whose answers or embedding all widths learn from.
         how: temperature and weight of its answers, and whether its embedding is matched.
     """
-    return lambda setting: Elastic(setting, policy, teacher=teacher, how=how)
+    return lambda setting: Elastic(setting, policy, own=own, teacher=teacher, how=how)
 
 
 @final
@@ -103,6 +112,7 @@ class Elastic:
         setting: Setting,
         policy: ElasticPolicy,
         *,
+        own: Mapping[str, Tensors] = MappingProxyType({}),
         teacher: Bundle | None = None,
         how: Distillation | None = None,
     ) -> None:
@@ -137,7 +147,7 @@ class Elastic:
         self._slices = {alpha: _Slice(spec, table, setting) for alpha, table in tables.items()}
         listed = policy.own and policy.inner is not None
         narrow = [alpha for alpha in tables if alpha != policy.widest] if listed else []
-        self._own = {alpha: _nothing_yet(tables[alpha], setting.device) for alpha in narrow}
+        self._own = {alpha: _adding(tables[alpha], own.get(f"{alpha:g}", {}), setting.device) for alpha in narrow}
         self._added = {alpha: dict(own.named_parameters()) for alpha, own in self._own.items()}
         # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
         odds = np.array([1 / cost(tables[alpha]).mult_adds for alpha in inner])
@@ -315,12 +325,12 @@ class _Slice:
                 own.grad = part.grad if own.grad is None else own.grad.add_(part.grad)
 
 
-def _nothing_yet(narrow: ArchSpec, device: torch.device) -> Network:
-    """A network of zeros: what a width adds to the weights that it shares. It is never run."""
+def _adding(narrow: ArchSpec, begun: Tensors, device: torch.device) -> Network:
+    """What a width adds to the weights that it shares, zero where nothing is `begun`. It is never run."""
     network = hollow(narrow).to_empty(device=device)
     with torch.no_grad():
-        for tensor in network.state_dict().values():
-            tensor.zero_()
+        for name, tensor in network.state_dict().items():
+            tensor.copy_(torch.from_numpy(np.array(begun[name]))) if name in begun else tensor.zero_()
     return network.to(memory_format=torch.channels_last)
 
 
