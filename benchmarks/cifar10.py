@@ -81,7 +81,7 @@ def main() -> None:
                     **judged(out / "last", data),
                     "seconds": round(told["seconds"], 1),
                     "epochs": told["rows"][-1]["epoch"],
-                    "processor_seconds": round(told["processor_seconds"], 1),
+                    "processor_seconds": told["processor_seconds"],
                     "cut_off_before": told["cut_off_before"],
                     "log": [[round(row["seconds"]), row["epoch"], round(row["eval_top1"], 2)] for row in told["rows"]],
                 }

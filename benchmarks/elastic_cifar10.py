@@ -7,7 +7,7 @@ Every width of the list is trained alone, and all of them at once, with one reci
 process after the other on this machine; each trained network, and each slice, is judged on all of test/ by the weights
 at the end of its schedule. Seconds are those of the training loop with its validations. Processor seconds are of the
 whole process, for the elastic one with the grid it measures at the end, and say more where the machine is shared.
-With --out, what is there already is not trained again.
+With --out, what is there already is not trained again, and what was cut off goes on, without processor seconds.
 """
 
 import argparse
@@ -77,12 +77,12 @@ def measure(given: argparse.Namespace, root: Path, data: str) -> None:
                 "slice": sliced,
                 "points": round(sliced["top1"] - by_itself["top1"], 2),
                 "alone_seconds": round(alone[alpha]["seconds"], 1),
-                "alone_processor_seconds": round(alone[alpha]["processor_seconds"], 1),
+                "alone_processor_seconds": alone[alpha]["processor_seconds"],
             }
         )
     n = sliced["n"]
     seconds = sum(one["seconds"] for one in alone.values())
-    processor = sum(one["processor_seconds"] for one in alone.values())
+    processor = [one["processor_seconds"] for one in (together, *alone.values())]
     append(
         "elastic_cifar10",
         {
@@ -98,9 +98,9 @@ def measure(given: argparse.Namespace, root: Path, data: str) -> None:
             "widths": widths,
             "worst_points": min(width["points"] for width in widths),
             "elastic_seconds": round(together["seconds"], 1),
-            "elastic_processor_seconds": round(together["processor_seconds"], 1),
+            "elastic_processor_seconds": processor[0],
             "ratio_seconds": round(together["seconds"] / seconds, 3),
-            "ratio_processor_seconds": round(together["processor_seconds"] / processor, 3),
+            "ratio_processor_seconds": None if None in processor else round(processor[0] / sum(processor[1:]), 3),
             "grid": together["grid"],
         },
     )

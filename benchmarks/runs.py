@@ -31,7 +31,8 @@ def run(*words: str, environment: Mapping[str, str] | None = None) -> tuple[dict
 def trained(out: Path, *words: str) -> dict:
     """Train into `out`, unless it was done before: seconds of both kinds, and what the verb said.
 
-    A run that was cut off goes on. One that other words began is no measurement of these: SystemExit says so.
+    A run that was cut off goes on; what it took of the processor before is not known then, so that is None. One that
+    other words began is no measurement of these: SystemExit says so.
     """
     told, asked = out / "benchmark.json", out.with_name(f"{out.name}.words.json")
     if asked.exists() and json.loads(asked.read_text()) != list(words):
@@ -42,7 +43,7 @@ def trained(out: Path, *words: str) -> dict:
         begun = time.monotonic()
         resume = ["--resume"] if (out / "checkpoint.safetensors").exists() else []
         said, processor = run(*words, *resume, "-o", str(out))
-        facts = {"seconds": said["rows"][-1]["seconds"], "processor_seconds": processor}
+        facts = {"seconds": said["rows"][-1]["seconds"], "processor_seconds": None if resume else round(processor, 1)}
         facts |= {"whole_seconds": time.monotonic() - begun, "model": said["model"], "grid": said.get("grid", [])}
         facts |= {"rows": said["rows"], "cut_off_before": bool(resume)}
         told.write_text(json.dumps(facts))
