@@ -21,6 +21,7 @@ __all__ = ["Bundle", "Tensors", "is_bundle", "read_bundle"]
 Tensors = Mapping[str, NDArray[np.float32]]
 JSON_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
+CLASSIFIER = "head.classifier."  # begins the names of the last layer's tensors
 OWN = "own/"  # begins the names of `Bundle.own` in the file of weights: own/0.5/rows.0.conv.weight
 
 
@@ -88,6 +89,14 @@ class Bundle:
         """The bundle that a step makes of this one, with the step written into its history."""
         entry = {"step": step, "digest": self.digest, **told}
         return replace(self, tensors=tensors, history=(*self.history, entry), own={})
+
+    def without_classifier(self) -> Bundle:
+        """Without the tensors of the last layer, which other labels need anew: nothing that answers yet."""
+
+        def kept(tensors: Tensors) -> Tensors:
+            return {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)}
+
+        return replace(self, tensors=kept(self.tensors), own={width: kept(added) for width, added in self.own.items()})
 
     def _stored(self) -> dict[str, NDArray[np.float32]]:
         """All tensors under the names that they have in the file."""

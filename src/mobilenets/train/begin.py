@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..arch import ArchSpec
 from ..bundle import Bundle
@@ -49,15 +47,10 @@ def begin(
     if not isinstance(start, Bundle):
         return build(start).to(device).to(memory_format=torch.channels_last)
     network = build(start.spec)
-    load_tensors(network, {**tensors_of(network), **_kept(start, labels, task)})
+    kept = start if start.labels == labels and start.task == task else start.without_classifier()
+    load_tensors(network, {**tensors_of(network), **kept.tensors})
     network = network.to(device).to(memory_format=torch.channels_last)
     if start.folded_norms:
         drawn = islice(batches.epoch(0), -(-SETTLE_IMAGES // batches.size))
         settle_norms(network, (normalise(batch.pixels.to(device), preprocess) for batch in drawn))
     return network
-
-
-def _kept(start: Bundle, labels: tuple[str, ...], task: Task) -> dict[str, NDArray[np.float32]]:
-    """The tensors that carry over: all, or all but the classifier where the labels or the task are others."""
-    same = start.labels == labels and start.task == task
-    return {name: t for name, t in start.tensors.items() if same or not name.startswith("head.classifier.")}

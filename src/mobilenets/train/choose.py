@@ -11,7 +11,7 @@ import msgspec
 
 from ..arch import ArchSpec, compose, find, for_small_images, split_name, with_classes, with_resolution, with_width
 from ..arch.narrower import at_resolution
-from ..bundle import Bundle, Tensors
+from ..bundle import Bundle
 from ..data import Dataset
 from ..errors import UsageError
 from ..images import Fault
@@ -154,13 +154,10 @@ def adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None = None) 
     side = bundle.spec.resolution if resolution is None else resolution
     if same and side == bundle.spec.resolution:
         return bundle
-
-    def kept(tensors: Tensors) -> Tensors:
-        return tensors if same else {k: t for k, t in tensors.items() if not k.startswith("head.classifier.")}
-
+    kept = bundle if same else bundle.without_classifier()
     return replace(
-        bundle.after("adapt", kept(bundle.tensors), classes=len(labels), resolution=side),
-        own={width: kept(tensors) for width, tensors in bundle.own.items()},
+        bundle.after("adapt", kept.tensors, classes=len(labels), resolution=side),
+        own=kept.own,
         spec=at_resolution(with_classes(bundle.spec, len(labels)), side),
         task=dataset.task,
         labels=labels,
