@@ -275,7 +275,8 @@ def begun() -> Bundle:
 
 
 def run(out: Path, bundle: Bundle, objective: Callable[..., Any], **changes: Any) -> Outcome:
-    settings = {"epochs": 3.0, "batch_size": 16, "lr": 0.05, "precision": "fp32", **changes.pop("recipe", {})}
+    settings = {"epochs": 3.0, "batch_size": 16, "lr": 0.05, "precision": "fp32", "recalibrate": 0}
+    settings |= changes.pop("recipe", {})
     return train(
         bundle,
         Source(),
@@ -396,8 +397,9 @@ def test_validation_is_of_the_file_that_will_be_written(
 
 def test_what_does_not_go_together_is_told(begun: Bundle, tmp_path: Path) -> None:
     start = starting_ranges(begun, patches(8, 16))
-    with pytest.raises(UsageError, match="set recalibrate=0"):
-        run(tmp_path / "a", begun, int8_aware(start), recipe={"recalibrate": 4})
+    for recalibrate in (4, "auto"):
+        with pytest.raises(UsageError, match="set recalibrate=0"):
+            run(tmp_path / "a", begun, int8_aware(start), recipe={"recalibrate": recalibrate})
     with pytest.raises(UsageError, match="slice the elastic network"):
         run(tmp_path / "b", begun, int8_aware(start, elastic(ElasticPolicy(narrowest=0.5))))
 

@@ -137,5 +137,18 @@ def test_norm_momentum_follows_the_steps_of_an_epoch_and_of_the_run() -> None:
         with_settings(auto, {"norm_momentum": "fast"})
 
 
+def test_norms_are_set_anew_while_their_statistics_are_far_behind() -> None:
+    usual = Recipe(epochs=100.0)
+    assert [usual.recalibration_for(step, per_epoch=300) for step in (20, 999, 1001)] == [8, 8, 0]
+    assert [usual.recalibration_for(20, per_epoch=count) for count in (10, 24, 40)] == [4, 6, 8]
+    slow = Recipe(epochs=100.0, ema=0.0, norm_momentum=0.001)
+    assert [slow.recalibration_for(step, per_epoch=300) for step in (9090, 9091)] == [8, 0]
+    for text, number in (("0", 0), ("20", 20)):
+        assert with_settings(usual, {"recalibrate": text}).recalibration_for(20, per_epoch=300) == number
+    for wrong in ("often", "-1"):
+        with pytest.raises(RecipeError, match="recalibrate"):
+            with_settings(usual, {"recalibrate": wrong})
+
+
 def test_milestones_can_be_typed() -> None:
     assert with_settings(Recipe(epochs=1.0), {"milestones": "0.3, 0.6"}).milestones == (0.3, 0.6)

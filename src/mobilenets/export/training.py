@@ -65,6 +65,7 @@ def train_for_int8(
         bundle: a trained network of convolutions.
         dataset: with "train" and "val" and the labels of the bundle.
         recipe: how. A low rate does: the network knows its task. bfloat16 blurs the roundings that are to be learned.
+            Norms keep their statistics, for ranges belong to them: `recalibrate` is 0 where it is "auto".
         out: the run's folder.
         objective: what is learned: the labels, or a teacher's answers.
         device: "auto", "cpu", "cuda", ...
@@ -90,10 +91,11 @@ def train_for_int8(
         answered = run_batches(open_artifact(Path(folder) / "int8").engine, validation.images, batch_size=GATE_BATCH)
     int8_before = top_k_accuracy(answered, validation.targets, k=1)
     say(f"before: top-1 {100 * before:.2f} % in float32, {100 * int8_before:.2f} % in int8")
+    kept = msgspec.structs.replace(recipe, recalibrate=0) if recipe.recalibrate == "auto" else recipe
     outcome = train_run(
         bundle,
         dataset,
-        recipe,
+        kept,
         out=out,
         device=device,
         resume=resume,

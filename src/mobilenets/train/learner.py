@@ -125,18 +125,21 @@ class Learner:
         parts += [parameter for _, part in self._parts.values() for parameter in part.parameters()]
         return torch.stack([part.detach().float().sum() for part in parts]).sum()
 
-    def judged(self) -> nn.Module:
+    def judged(self, *, step: int) -> nn.Module:
         """The network as it is validated and delivered: the averaged one, with norms set anew where that is wished.
+
+        `step`: how many were made.
 
         It is made from the same batches each time, and of a copy: when a run validates depends on the clock, and what
         is learned may not.
         """
         self._team.average_statistics(self.modules.values())
-        if not self._recipe.recalibrate:
+        batches = self._recipe.recalibration_for(step, per_epoch=self._batches.per_epoch)
+        if not batches:
             # Batches of other sizes in evaluation mode would be compiled anew; a copy is not compiled.
             judges_itself = self._compiled and self._averaged is self._network
             return copy.deepcopy(self._network) if judges_itself else self._averaged
-        drawn = itertools.islice(self._batches.epoch(0), self._recipe.recalibrate)
+        drawn = itertools.islice(self._batches.epoch(0), batches)
         images = (self._images(batch, step=number) for number, batch in enumerate(drawn))
         made = recalibrated(self._averaged, images, device=self._device, dtype=self._dtype)
         self._team.average_statistics([made])

@@ -315,7 +315,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         began = self._now()
-        judged = self.learner.judged()
+        judged = self.learner.judged(step=self.progress.step)
         logits = self._answers(self.learner.objective.answering(judged))
         if not np.isfinite(logits).all():
             raise _DivergedError
@@ -385,7 +385,7 @@ class _Run:
 
     def outcome(self) -> Outcome:
         """The bundles, also written to the run's folder."""
-        last = self._bundle(self.learner.judged())
+        last = self._bundle(self.learner.judged(step=self.progress.step))
         self._write(last, "last")
         if self.best is None:  # stopped before any weights were eligible
             self.best = last

@@ -23,6 +23,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 # From weights that know other images, for a batch of 256: more undoes what they know (docs/log.md, "The rate from
 # weights").
 WEIGHTS_LR = 0.04
+RECALIBRATION = 8  # batches, where norms are set anew by themselves
+FEW = 4  # where a quarter of an epoch is fewer
+MOST_BEHIND = 0.11  # of the steps: running statistics that are of longer ago are not used; usually, in the first 1,000
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,7 +67,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ema: float = 0.1  # weights are averaged over about the last tenth of the steps made so far; 0: not averaged
     ema_decay: float = 0.0  # and over at most 1 / (1 - this) steps; 0: no such bound
     norm_momentum: float | Literal["auto"] = 0.1  # torch's convention; "auto": see `norm_momentum_for`
-    recalibrate: int = 0  # batches from which the averaged weights' norms are set anew for each validation; 0: kept
+    # Batches from which the averaged weights' norms are set anew for each validation; "auto": see `recalibration_for`
+    recalibrate: int | Literal["auto"] = "auto"
     # Classes with many images and few
     class_weights: ClassWeights = "none"  # how much an image counts: by one over its class's images, or that one's root
     sampling: Sampling = "shuffled"  # "balanced": an epoch shows every class equally often
@@ -99,6 +103,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         length = self.epochs if self.epochs is not None else self.seconds
         momentum = 0.1 if self.norm_momentum == "auto" else self.norm_momentum
+        recalibrate = 0 if self.recalibrate == "auto" else self.recalibrate
         part, share = "in [0, 1)", "in [0, 1]"
         for field, ok, wanted in (
             ("epochs" if self.seconds is None else "seconds", length is not None and length > 0, "above 0"),
@@ -123,7 +128,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("ema", 0 <= self.ema < 1, part),
             ("ema_decay", 0 <= self.ema_decay < 1, part),
             ("norm_momentum", 0 < momentum <= 1, 'in (0, 1] or "auto"'),
-            ("recalibrate", self.recalibrate >= 0, "at least 0"),
+            ("recalibrate", recalibrate >= 0, 'at least 0, or "auto"'),
             ("small_side", 0 < self.small_side <= 1, "in (0, 1]"),
             ("small_until", 0 <= self.small_until <= 1, share),
             ("crop_padding", 0 <= self.crop_padding < 1, part),
@@ -194,6 +199,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return self.norm_momentum
         steps = 0.05 * self.epochs * per_epoch if self.epochs is not None else math.inf
         return 1 / max(10.0, min(per_epoch / 4, steps))
+
+    def recalibration_for(self, step: int, *, per_epoch: int) -> int:
+        """Batches from which norms are set anew when it validates after `step` steps, for `per_epoch` steps an epoch.
+
+        Running statistics, and their average beside the averaged weights, are of some steps ago. "auto" sets them anew
+        while these are more than a ninth of all steps, from a quarter of an epoch or less: where weights still change
+        fast, a network that has learned something can answer like one that has not (docs/log.md, 2026-11-30).
+        """
+        if self.recalibrate != "auto":
+            return self.recalibrate
+        behind = 1 / self.norm_momentum_for(per_epoch) + self.ema * step
+        return min(RECALIBRATION, max(FEW, per_epoch // 4)) if behind > MOST_BEHIND * step else 0
 
     @property
     def digest(self) -> str:

@@ -68,7 +68,7 @@ class Int8Aware:
     """
 
     def __init__(self, setting: Setting, start: Ranges, objective: MakeObjective) -> None:
-        if setting.recipe.recalibrate:
+        if setting.recipe.recalibrate != 0:
             raise UsageError(
                 f"recalibrate = {setting.recipe.recalibrate}",
                 wanted="0: norms keep their statistics, for ranges belong to them",
