@@ -200,6 +200,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         steps = 0.05 * self.epochs * per_epoch if self.epochs is not None else math.inf
         return 1 / max(10.0, min(per_epoch / 4, steps))
 
+    def averaged_steps(self, step: int) -> float:
+        """How many of the last steps weights are averaged over, after `step` steps.
+
+        With 0.1 and an `ema_decay` of 0.9999 that is nearly TensorFlow's average with `num_updates`: its weight of the
+        old average is min(0.9999, (1 + n) / (10 + n)).
+        """
+        steps = self.ema * step
+        return min(steps, 1 / (1 - self.ema_decay)) if self.ema_decay else steps
+
     def recalibration_for(self, step: int, *, per_epoch: int) -> int:
         """Batches from which norms are set anew when it validates after `step` steps, for `per_epoch` steps an epoch.
 
@@ -209,7 +218,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """
         if self.recalibrate != "auto":
             return self.recalibrate
-        behind = 1 / self.norm_momentum_for(per_epoch) + self.ema * step
+        behind = 1 / self.norm_momentum_for(per_epoch) + self.averaged_steps(step)
         return min(RECALIBRATION, max(FEW, per_epoch // 4)) if behind > MOST_BEHIND * step else 0
 
     @property

@@ -99,15 +99,9 @@ def make_optimizer(
 
 
 def follow(averaged: nn.Module, current: nn.Module, recipe: Recipe, *, step: int) -> None:
-    """Let the averaged weights follow, if it is time: over `recipe.ema` of the steps made, bounded by `ema_decay`.
-
-    With 0.1 and 0.9999 that is nearly TensorFlow's average with `num_updates`: min(0.9999, (1 + n) / (10 + n)).
-    """
+    """Let the averaged weights follow, if it is time; see `Recipe.averaged_steps`."""
     if step % EMA_EVERY == 0:
-        steps = recipe.ema * step
-        if recipe.ema_decay:
-            steps = min(steps, 1 / (1 - recipe.ema_decay))
-        average(averaged, current, weight=EMA_EVERY / (EMA_EVERY + steps))
+        average(averaged, current, weight=EMA_EVERY / (EMA_EVERY + recipe.averaged_steps(step)))
 
 
 @torch.no_grad()
