@@ -139,10 +139,10 @@ def test_norm_momentum_follows_the_steps_of_an_epoch_and_of_the_run() -> None:
 
 def test_norms_are_set_anew_while_their_statistics_are_far_behind() -> None:
     usual = Recipe(epochs=100.0)
-    assert [usual.recalibration_for(step, per_epoch=300) for step in (20, 999, 1001)] == [8, 8, 0]
-    assert [usual.recalibration_for(20, per_epoch=count) for count in (10, 24, 40)] == [4, 6, 8]
+    assert [usual.recalibration_for(step, per_epoch=300) for step in (20, 999, 1001)] == [4, 4, 0]
+    assert [usual.recalibration_for(20, per_epoch=count) for count in (5, 12, 40)] == [2, 3, 4]
     slow = Recipe(epochs=100.0, ema=0.0, norm_momentum=0.001)
-    assert [slow.recalibration_for(step, per_epoch=300) for step in (9090, 9091)] == [8, 0]
+    assert [slow.recalibration_for(step, per_epoch=300) for step in (9090, 9091)] == [4, 0]
     for text, number in (("0", 0), ("20", 20)):
         assert with_settings(usual, {"recalibrate": text}).recalibration_for(20, per_epoch=300) == number
     for wrong in ("often", "-1"):

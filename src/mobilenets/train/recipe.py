@@ -23,8 +23,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 # From weights that know other images, for a batch of 256: more undoes what they know (docs/log.md, "The rate from
 # weights").
 WEIGHTS_LR = 0.04
-RECALIBRATION = 8  # batches, where norms are set anew by themselves
-FEW = 4  # where a quarter of an epoch is fewer
+RECALIBRATION = 4  # batches, where norms are set anew by themselves
+FEW = 2  # where a quarter of an epoch is fewer
 MOST_BEHIND = 0.11  # of the steps: running statistics that are of longer ago are not used; usually, in the first 1,000
 
 
