@@ -57,7 +57,9 @@ def test_training_from_folded_norms_begins_where_the_file_ended(tmp_path) -> Non
         start,
         Pictures(),
         EvalPixels(images=patches(6, SIDE), targets=np.arange(6) % 3),
-        Recipe(epochs=1 / 3, batch_size=32, lr=1e-9, ema=0, norm_momentum=0.001, precision="fp32", warmup=0),
+        Recipe(
+            epochs=1 / 3, batch_size=32, lr=1e-9, ema=0, norm_momentum=0.001, recalibrate=0, precision="fp32", warmup=0
+        ),
         labels=start.labels,
         preprocess=start.preprocess,
         out=tmp_path / "run",
