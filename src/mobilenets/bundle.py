@@ -90,8 +90,10 @@ class Bundle:
         entry = {"step": step, "digest": self.digest, **told}
         return replace(self, tensors=tensors, history=(*self.history, entry), own={})
 
-    def without_classifier(self) -> Bundle:
-        """Without the tensors of the last layer, which other labels need anew: nothing that answers yet."""
+    def carried_to(self, labels: tuple[str, ...], task: Task) -> Bundle:
+        """What is of use for labels: all tensors, or all but the last layer's where labels or task are others."""
+        if labels == self.labels and task == self.task:
+            return self
 
         def kept(tensors: Tensors) -> Tensors:
             return {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)}

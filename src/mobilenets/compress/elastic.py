@@ -21,7 +21,7 @@ from ..files import write_bytes, write_json, write_text
 from ..metrics import wilson_interval
 from ..records import only_classifiers
 from ..train import Distillation, Outcome, Recipe, Tuning, check_teacher
-from ..train.choose import adapted, native_side, spec_for, store_side
+from ..train.choose import native_side, spec_for, store_side
 from ..train.elastic import check_lesson, elastic
 from ..train.elastic_policy import ElasticPolicy, check_policy
 from ..train.loop import Resume
@@ -127,7 +127,7 @@ def train_elastic(
     if teacher is not None:
         check_lesson(how or Distillation())
         check_teacher(teacher, dataset.labels, how or Distillation())
-    own = adapted(start, dataset, resolution=resolution).own if isinstance(start, Bundle) else {}
+    own = start.carried_to(dataset.labels, dataset.task).own if isinstance(start, Bundle) else {}
     team = join_team()
     if policy.alone:
         team.say(f"the widest learns alone until {policy.alone:.0%}; accuracy on the way is always that of the widest")

@@ -47,8 +47,7 @@ def begin(
     if not isinstance(start, Bundle):
         return build(start).to(device).to(memory_format=torch.channels_last)
     network = build(start.spec)
-    kept = start if start.labels == labels and start.task == task else start.without_classifier()
-    load_tensors(network, {**tensors_of(network), **kept.tensors})
+    load_tensors(network, {**tensors_of(network), **start.carried_to(labels, task).tensors})
     network = network.to(device).to(memory_format=torch.channels_last)
     if start.folded_norms:
         drawn = islice(batches.epoch(0), -(-SETTLE_IMAGES // batches.size))

@@ -150,11 +150,10 @@ def adapted(bundle: Bundle, dataset: Dataset, *, resolution: int | None = None) 
         resolution: input side in pixels; None: the bundle's.
     """
     labels = dataset.labels
-    same = labels == bundle.labels and dataset.task == bundle.task
+    kept = bundle.carried_to(labels, dataset.task)
     side = bundle.spec.resolution if resolution is None else resolution
-    if same and side == bundle.spec.resolution:
+    if kept is bundle and side == bundle.spec.resolution:
         return bundle
-    kept = bundle if same else bundle.without_classifier()
     return replace(
         bundle.after("adapt", kept.tensors, classes=len(labels), resolution=side),
         own=kept.own,

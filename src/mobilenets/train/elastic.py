@@ -148,7 +148,7 @@ class Elastic:
         listed = policy.own and policy.inner is not None
         narrow = [alpha for alpha in tables if alpha != policy.widest] if listed else []
         self._own = {alpha: _adding(tables[alpha], own.get(f"{alpha:g}", {}), setting.device) for alpha in narrow}
-        self._added = {alpha: dict(own.named_parameters()) for alpha, own in self._own.items()}
+        self._added = {alpha: dict(added.named_parameters()) for alpha, added in self._own.items()}
         # As much is spent on each: the cheaper is drawn the more often. It also is the less like the widest.
         odds = np.array([1 / cost(tables[alpha]).mult_adds for alpha in inner])
         self._odds = odds / odds.sum()
@@ -330,7 +330,10 @@ def _adding(narrow: ArchSpec, begun: Tensors, device: torch.device) -> Network:
     network = hollow(narrow).to_empty(device=device)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
-            tensor.copy_(torch.from_numpy(np.array(begun[name]))) if name in begun else tensor.zero_()
+            if name in begun:
+                tensor.copy_(torch.from_numpy(np.array(begun[name])))
+            else:
+                tensor.zero_()
     return network.to(memory_format=torch.channels_last)
 
 
