@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mobilenets.cli.main import VERBS
+from mobilenets.train.recipes import RECIPES, named_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,11 +37,37 @@ def test_a_script_is_there_and_can_be_run(line: str) -> None:
     assert script.stat().st_mode & 0o111
 
 
+def run_and_compare(snippets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """In order, in one namespace; what is to be printed is a comment behind the call, or comments below it."""
+    assert snippets
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, "snippet", "exec"), names)
+        beside = re.findall(r"^(?:# |.*\)  # )(.*)$", snippet, re.MULTILINE)
+        assert capsys.readouterr().out.splitlines() == beside
+
+
+def test_the_snippets_about_the_papers_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    run_and_compare(blocks((ROOT / "docs" / "papers.md").read_text(), "python"), capsys)
+
+
+def test_the_recipes_told_of_are_those_of_the_package_and_a_file_like_that_is_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    lines = re.findall(r"^\| \[(\w+)\].*?\|(.*)\|$", text, re.MULTILINE)
+    assert {name for name, _ in lines} == set(RECIPES)
+    for name, cells in lines:
+        recipe = named_recipe(name)
+        more = [field for field in ("randaugment", "cutout", "erase", "mixup", "cutmix") if getattr(recipe, field)]
+        told = [recipe.optimizer, f"{recipe.epochs:g}", recipe.schedule, f"{recipe.weight_decay:g}", ", ".join(more)]
+        assert [cell.strip() for cell in cells.split("|")] == told
+    (own,) = blocks(text, "yaml")
+    (tmp_path / "mine.yaml").write_text(own)
+    assert read_recipe(tmp_path / "mine.yaml").epochs == 120
+
+
 @pytest.mark.parametrize("about", ["cost(spec)", "backbone.channels"])
 def test_a_library_snippet_prints_what_it_says(about: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = [block for block in blocks((ROOT / "README.md").read_text(), "python") if about in block]
-    exec(compile(snippet, "README.md", "exec"), {})
-    assert capsys.readouterr().out.strip() == snippet.split("# ")[-1].strip()
+    run_and_compare([block for block in blocks((ROOT / "README.md").read_text(), "python") if about in block], capsys)
 
 
 def test_the_field_snippet_names_what_the_field_has() -> None:

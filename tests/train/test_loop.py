@@ -190,19 +190,22 @@ def test_twenty_kills_at_random_moments_leave_the_run_bit_equal(tmp_path: Path) 
     assert same(resumed.best.tensors, whole.best.tensors)
 
 
-def test_an_interrupt_keeps_the_work_and_resume_ends_bit_equal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_the_work_and_resume_ends_bit_equal(number: signal.Signals, tmp_path: Path) -> None:
+    usual = signal.getsignal(number)
     whole = run(tmp_path / "whole", epochs=8.0)
     out = tmp_path / "stopped"
 
     def interrupt() -> None:
         while not (out / CHECKPOINT_NAME).exists():
             time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     first = run(out, epochs=8.0)
     thread.join()
+    assert signal.getsignal(number) is usual
     assert not first.finished
     assert (out / "best").is_dir()
     assert (out / "last").is_dir()

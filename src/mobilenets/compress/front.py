@@ -59,6 +59,7 @@ def draw_front(points: Sequence[GridPoint], *, title: str) -> bytes:
         UsageError: there are no points.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator
 
     if not points:
         raise UsageError("a picture of no points", wanted="at least one", do="measure a slice first")
@@ -69,9 +70,12 @@ def draw_front(points: Sequence[GridPoint], *, title: str) -> bytes:
     front = best_of(points)
     axes.plot([p.mult_adds for p in front], [p.top1 for p in front], color="#333333", linewidth=1.0, label="front")
     axes.set_xscale("log")
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter(EngFormatter())
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.grid(which="major", alpha=0.35, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=FONT - 1)
+    axes.tick_params(which="both", labelsize=FONT - 1)
     axes.set_xlabel("mult-adds (log scale)", fontsize=FONT)
     axes.set_ylabel(f"validation top-1 (%), {points[0].n:,} images", fontsize=FONT)
     axes.set_title(title, fontsize=FONT + 1)

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop after the step at hand."""
+"""Ctrl-C, or a polite kill, as a wish to stop after the step at hand."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from ..progress import say
 
 __all__ = ["stop_on_interrupt"]
 
+# SIGTERM is what schedulers, containers and torchrun send before they kill.
+TOLD = {signal.SIGINT: "press Ctrl-C again", signal.SIGTERM: "send SIGTERM again"}
+
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first SIGINT sets the event; a second one interrupts as usual."""
+    """The first SIGINT or SIGTERM sets the event; a second one of a kind does what it usually does."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    usual = signal.getsignal(signal.SIGINT)
+    usual = {number: signal.getsignal(number) or signal.SIG_DFL for number in TOLD}  # None: set by other than Python
 
-    def stop(_number: int, _frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         stopped.set()
-        signal.signal(signal.SIGINT, usual)
-        say("stopping after this step; press Ctrl-C again to stop at once")
+        signal.signal(number, usual[signal.Signals(number)])
+        say(f"stopping after this step; {TOLD[signal.Signals(number)]} to stop at once")
 
-    signal.signal(signal.SIGINT, stop)
+    for number in TOLD:
+        signal.signal(number, stop)
     try:
         yield stopped
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -93,7 +93,7 @@ def train(
         tuning: what is tried for speed before the first step; the checkpoint keeps what was chosen.
         on_row: called with all rows after each validation.
 
-    SIGINT stops after the step at hand and keeps everything; the same call with resume goes on.
+    SIGINT or SIGTERM stops after the step at hand and keeps everything; the same call with resume goes on.
 
     Raises:
         UsageError: labels and classes disagree, there is nothing to resume, what is there is another run, it was
