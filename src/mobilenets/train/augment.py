@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .machine import to_device
 from .recipe import Recipe
 
 __all__ = ["distort", "mix", "resized"]
@@ -89,7 +90,7 @@ def _turned(images: Tensor, angle: NDArray[np.float64], scale: NDArray[np.float6
     theta = np.zeros((len(images), 2, 3), np.float32)
     theta[:, 0, 0] = theta[:, 1, 1] = np.cos(angle) * scale
     theta[:, 0, 1], theta[:, 1, 0] = -np.sin(angle) * scale, np.sin(angle) * scale
-    grid = F.affine_grid(torch.from_numpy(theta).to(images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(to_device(torch.from_numpy(theta), images.device), list(images.shape), align_corners=False)
     turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return turned.contiguous(memory_format=torch.channels_last)
 
@@ -98,7 +99,7 @@ def _erased(images: Tensor, centres: NDArray[np.float64], half: NDArray[np.float
     """Set a rectangle of each image to the mean: `centres` and `half` its sides, (2, B) rows and columns in pixels."""
     side = images.shape[-1]
     middle, reach = (
-        torch.from_numpy(values[..., None].astype(np.float32)).to(images.device) for values in (centres, half)
+        to_device(torch.from_numpy(values[..., None].astype(np.float32)), images.device) for values in (centres, half)
     )
     near = (torch.arange(side, device=images.device) + 0.5 - middle).abs() < reach
     return images.masked_fill((near[0][:, :, None] & near[1][:, None, :])[:, None], 0.0)

@@ -16,6 +16,7 @@ from ..tasks import Targets
 from .augment import resized
 from .judge import recalibrated
 from .loader import Batches, Drawn, normalise
+from .machine import to_device
 from .objective import Batch, MakeObjective, Setting
 from .recipe import Recipe
 from .team import Team
@@ -158,7 +159,7 @@ class Learner:
         images = self._images(drawn, step=step)
         if self._recipe.small_side < 1 and done < self._recipe.small_until:
             images = resized(images, max(1, round(self._recipe.small_side * images.shape[-1])))
-        classes = drawn.targets.to(self._device, non_blocking=True)
+        classes = to_device(drawn.targets, self._device)
         mixed = self._batches.mix(images, classes, step=step)
         if mixed is None:
             return Batch(images, Targets(classes, weights=self._class_weights), drawn.which, done)
@@ -166,5 +167,5 @@ class Learner:
         return Batch(images, Targets(classes, others, share, weights=self._class_weights), drawn.which, done)
 
     def _images(self, drawn: Drawn, *, step: int) -> Tensor:
-        pixels = drawn.pixels.to(self._device, non_blocking=True)
+        pixels = to_device(drawn.pixels, self._device)
         return self._batches.distort(normalise(pixels, self._preprocess), step=step)

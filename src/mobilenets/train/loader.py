@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import DataError, MobileNetsError, RecipeError, UsageError
 from ..records import Preprocess
 from . import augment
+from .machine import to_device
 from .randaugment import randaugment
 from .recipe import ClassWeights, Recipe
 
@@ -57,8 +58,8 @@ class Drawn(NamedTuple):
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """uint8 (N, H, W, C) to float32 (N, C, H, W) in channels-last memory, minus mean, over std."""
-    mean = torch.tensor(preprocess.mean, device=pixels.device) * 255
-    scale = 1 / (torch.tensor(preprocess.std, device=pixels.device) * 255)
+    mean, std = (to_device(torch.tensor(values), pixels.device) for values in (preprocess.mean, preprocess.std))
+    mean, scale = mean * 255, 1 / (std * 255)
     return ((pixels.float() - mean) * scale).permute(0, 3, 1, 2)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "memory_explained",
     "on_threads",
     "pick_device",
+    "to_device",
 ]
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
@@ -71,6 +72,17 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and has_bfloat16()
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The values on a device, without waiting for what it has still to do.
+
+    Of the copies to a GPU only those from pinned memory are so; before any other one the host waits for all steps that
+    it has asked for, and the GPU then waits for the host.
+    """
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 @contextlib.contextmanager

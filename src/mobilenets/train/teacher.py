@@ -17,7 +17,7 @@ from ..records import Preprocess, Task
 from ..runtime.validate import match_labels
 from .augment import resized
 from .loader import normalise
-from .machine import lower_precision
+from .machine import lower_precision, to_device
 from .objective import Batch, Setting
 
 __all__ = ["Seen", "Teacher", "look", "own_classes"]
@@ -81,7 +81,7 @@ class Teacher:
         else:
             if self._kept is None:
                 self._kept = self._all_answers()
-            both = self._kept[torch.from_numpy(batch.which)].to(setting.device, non_blocking=True)
+            both = to_device(self._kept[torch.from_numpy(batch.which)], setting.device)
         return Seen(both[:, : len(self._own)], both[:, len(self._own) :], [])
 
     def look(self, images: Tensor, rows: Iterable[int] = ()) -> Seen:
@@ -93,7 +93,7 @@ class Teacher:
         with torch.no_grad(), lower_precision(setting.dtype, setting.device):
             theirs = _as_the_teacher_sees(images, ours=setting.preprocess, theirs=self._theirs)
             seen = look(self.network, theirs, rows, embedding=self._embeds)
-        logits = seen.logits.float()[:, torch.from_numpy(self._own).to(theirs.device)]
+        logits = seen.logits.float()[:, to_device(torch.from_numpy(self._own), theirs.device)]
         return Seen(logits, seen.embedding.float(), seen.maps)
 
     def _all_answers(self) -> Tensor:
@@ -158,7 +158,7 @@ def _as_the_teacher_sees(images: Tensor, *, ours: Preprocess, theirs: Preprocess
     """Images (B, C, R, R) normalised for the student, as the teacher's preprocessing makes them of these pixels."""
 
     def column(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, device=images.device).view(1, -1, 1, 1)
+        return to_device(torch.tensor(values), images.device).view(1, -1, 1, 1)
 
     if (ours.mean, ours.std) != (theirs.mean, theirs.std):
         images = (images * column(ours.std) + column(ours.mean) - column(theirs.mean)) / column(theirs.std)
