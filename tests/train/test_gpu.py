@@ -108,6 +108,7 @@ def steps(waits: Waits, monkeypatch: pytest.MonkeyPatch, objective: MakeObjectiv
     labels = fields.pop("labels", False)
     recipe = Recipe(**{"epochs": 2.0, "batch_size": 8, "precision": "fp32", **fields})
     batches = Batches(Source(labels=labels), recipe, PREPROCESS)
+    dtype = torch.float16 if recipe.precision == "fp16" else torch.float32
     spec = compose("mobilenet_v3_small", alpha=0.5, resolution=SIDE, stride="small", classes=3)
     task = "multilabel" if labels else "classify"
     network = begin(spec, batches, labels=LABELS, task=task, preprocess=PREPROCESS, seed=0, device=GPU)
@@ -118,7 +119,7 @@ def steps(waits: Waits, monkeypatch: pytest.MonkeyPatch, objective: MakeObjectiv
         labels=LABELS,
         task=task,
         preprocess=PREPROCESS,
-        dtype=torch.float32,
+        dtype=dtype,
         objective=objective,
         team=ALONE,
     )
@@ -139,6 +140,7 @@ def steps(waits: Waits, monkeypatch: pytest.MonkeyPatch, objective: MakeObjectiv
     return waits.found
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # so torch computes in float32 all the same
 @pytest.mark.parametrize(
     "fields",
     [
@@ -148,6 +150,7 @@ def steps(waits: Waits, monkeypatch: pytest.MonkeyPatch, objective: MakeObjectiv
         {"mixup": 0.2, "labels": True, "class_weights": "inverse"},
         {"optimizer": "sgd", "freeze": "1", "layer_decay": 0.8},
         {"optimizer": "adamw"},
+        {"precision": "fp16"},
         {"optimizer": "rmsprop", "ema_decay": 0.99},
     ],
     ids=lambda fields: " ".join(fields) or "short",

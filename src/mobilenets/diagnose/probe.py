@@ -18,6 +18,7 @@ from ..records import Preprocess
 from ..tasks import TASKS, Targets
 from ..train import Recipe, forward_all
 from ..train.loader import Batches, Drawn, normalise
+from ..train.loss_scale import LossScale
 from ..train.machine import compute_dtype, lower_precision
 from ..train.update import apply_recipe, make_optimizer
 from .records import RowHealth, TimeSplit
@@ -149,6 +150,7 @@ def steps(
     optimizer = make_optimizer(copied, recipe, dtype=dtype)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6  # the work of a step, without leaving the place that is looked at
+    scale = LossScale(device) if dtype == torch.float16 else None
     loss_of = TASKS["classify"].loss
     drawn = _endless(batches)
     times: list[tuple[float, float, float, float]] = []
@@ -164,7 +166,9 @@ def steps(
             logits = copied(images)
         loss = loss_of(logits, Targets(batch.targets.to(device)), recipe.label_smoothing)
         forward = wait()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if scale is None else scale.up(loss)).backward()  # type: ignore[no-untyped-call]
+        if scale is not None:
+            scale.down(copied.parameters())
         backward = wait()
         gradients = gradients or _norms(copied)
         stepping = wait()

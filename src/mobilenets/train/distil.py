@@ -179,7 +179,7 @@ class Distil:
             loss = loss + how.feature_weight * F.mse_loss(mine.float(), wanted) / wanted.var().clamp_min(1e-12)
         if how.embedding is not None:
             loss = loss + how.embedding_weight * embedding_loss(joined, theirs.embedding, distance=how.embedding)
-        loss.backward()  # type: ignore[no-untyped-call]
+        setting.backward(loss)
         return loss.detach()
 
 

@@ -218,7 +218,7 @@ class Elastic:
         taught = self._ask_teacher(batch, widest)
         loss = self._lesson_loss(seen, batch.targets, taught, widest.images)
         loss = loss + self._embedding_loss(seen, taught, widest.images)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._setting.backward(loss)
         said, distil = seen.logits.detach().float(), self._policy.distil
         for one in narrow:
             inside, added = self._slices[one.alpha], self._added.get(one.alpha, {})
@@ -229,7 +229,7 @@ class Elastic:
                 answers = self._task.answers(seen.logits, said[one.images], self._policy.temperature)
                 own = own + distil * answers
             own = own + self._embedding_loss(seen, taught, one.images)
-            own.backward()  # type: ignore[no-untyped-call]
+            self._setting.backward(own)
             inside.add_gradients(lent, to=self._parameters, added=added)
         return loss.detach()
 

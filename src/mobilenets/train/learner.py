@@ -16,6 +16,7 @@ from ..tasks import Targets
 from .augment import resized
 from .judge import recalibrated
 from .loader import Batches, Drawn, normalise
+from .loss_scale import LossScale
 from .machine import to_device
 from .objective import Batch, MakeObjective, Setting
 from .recipe import Recipe
@@ -77,7 +78,9 @@ class Learner:
             dtype=dtype,
             task=task,
             trial=trial,
+            scale=LossScale(self._device) if dtype == torch.float16 else None,
         )
+        self._scale = setting.scale
         self.objective = objective(setting)
         beside = self.objective.modules
         self._parts = {
@@ -91,6 +94,7 @@ class Learner:
         self.modules: dict[str, nn.Module] = {"network": network}
         self.modules |= {"averaged": self._averaged} if self._averaged is not network else {}
         self.modules |= {f"objective.{name}": module for name, module in beside.items()}
+        self.modules |= {} if self._scale is None else {"loss_scale": self._scale}
         if recipe.ema:
             self.modules |= {f"averaged_objective.{name}": averaged for name, (averaged, _) in self._parts.items()}
         team.spread(self.modules.values())
@@ -108,6 +112,8 @@ class Learner:
         train_unfrozen(self._network, self._frozen)
         loss = self.objective.learn(self._batch(drawn, step=step, done=done), step=step)
         self._team.average_gradients(self._learned)
+        if self._scale is not None:
+            self._scale.down(self._learned)  # of all processes together: one that overflowed is everybody's
         if self._recipe.clip:
             nn.utils.clip_grad_norm_(self._learned, self._recipe.clip)
         self.optimizer.step()

@@ -19,6 +19,7 @@ from ..nets import Network
 from ..records import Preprocess, Task
 from ..tasks import TASKS, Targets
 from .loader import Batches
+from .loss_scale import LossScale
 from .machine import lower_precision
 from .recipe import Recipe
 
@@ -48,6 +49,12 @@ class Setting:
     dtype: torch.dtype  # of the forward pass: `with lower_precision(setting.dtype, setting.device)`
     task: Task = "classify"
     trial: bool = False  # steps are only timed, and what they learn is thrown away: nothing is made for the whole run
+    scale: LossScale | None = None  # of losses, where the forward pass is in float16
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to `.grad`, scaled where they would vanish otherwise; the loop takes it back."""
+        scaled = loss if self.scale is None else self.scale.up(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
 
 
 class Objective(Protocol):
@@ -89,7 +96,7 @@ class Objective(Protocol):
         """Add the gradients of the loss on `batch` to `.grad` of all parameters, and return the loss.
 
         The network is in training mode (frozen rows in evaluation mode) and gradients are zero before the call. It
-        may run the network and `backward` several times. The loss comes back detached, a scalar on the device:
+        may run the network and `setting.backward` several times. The loss comes back detached, a scalar on the device:
         nothing here may wait for the device.
 
         Args:
@@ -138,5 +145,5 @@ class CrossEntropy:
         with lower_precision(setting.dtype, setting.device):
             logits = setting.network(batch.images)
         loss = self._task.loss(logits, batch.targets, setting.recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        setting.backward(loss)
         return loss.detach()

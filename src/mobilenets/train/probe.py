@@ -26,7 +26,7 @@ __all__ = ["Speed", "find_way", "pick", "speeds_of", "ways_open"]
 
 PROBE_SECONDS = 20.0
 BATCHES = 4  # that are drawn before and taken in turn: drawing runs beside the steps, so it is not measured
-ROUNDING = 1.05  # bfloat16 rounds, so it has to be faster by so much
+ROUNDING = 1.05  # lower precision rounds, so it has to be faster by so much
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,13 @@ def find_way(
 def ways_open(recipe: Recipe, device: torch.device) -> tuple[Way, ...]:
     """What can be tried, the usual way first: time may end before the last one has its turn.
 
-    bfloat16 where the processor multiplies it, be it slowly; on a CPU one thread beside all that torch has.
+    bfloat16 where the processor multiplies it, be it slowly; on a CPU one thread beside all that torch has. A GPU that
+    does not, float16.
     """
     first = usual_way(recipe, device)
-    both = recipe.precision == "auto" and computes_bfloat16(device)
+    both = recipe.precision == "auto" and (first.precision != "fp32" or computes_bfloat16(device))
     threads = (first.threads, 1) if device.type == "cpu" and first.threads > 1 else (first.threads,)
-    other: Exact = "fp32" if first.precision == "bf16" else "bf16"
+    other: Exact = "bf16" if first.precision == "fp32" else "fp32"
     precisions: tuple[Exact, ...] = (first.precision, other) if both else (first.precision,)
     return tuple(Way(precision=precision, threads=count) for count in threads for precision in precisions)
 
@@ -106,7 +107,7 @@ def ways_open(recipe: Recipe, device: torch.device) -> tuple[Way, ...]:
 def pick(speeds: Sequence[Speed]) -> tuple[Speed, str]:
     """The one to train with, and why.
 
-    The fastest; but bfloat16 rounds, so float32 is preferred to it where that costs less than 5 %.
+    The fastest; but bfloat16 and float16 round, so float32 is preferred to them where that costs less than 5 %.
     """
     ranked = sorted(speeds, key=lambda speed: -speed.images_per_second)
     fastest, *slower = ranked
@@ -115,11 +116,11 @@ def pick(speeds: Sequence[Speed]) -> tuple[Speed, str]:
         return fastest, "nothing else was measured"
     if (
         exact is not None
-        and fastest.way.precision == "bf16"
+        and fastest.way.precision != "fp32"
         and fastest.images_per_second < ROUNDING * exact.images_per_second
     ):
         share = fastest.images_per_second / exact.images_per_second - 1
-        return exact, f"{precision_name('bf16')} is only {100 * share:.0f} % faster, and it rounds"
+        return exact, f"{precision_name(fastest.way.precision)} is only {100 * share:.0f} % faster, and it rounds"
     return fastest, f"the fastest, {fastest.images_per_second / slower[0].images_per_second:.2f}x the next"
 
 

@@ -19,7 +19,7 @@ Schedule = Literal["cosine", "linear", "constant", "step", "exponential"]
 LrScaling = Literal["linear", "sqrt"]
 ClassWeights = Literal["none", "inverse", "sqrt_inverse"]
 Sampling = Literal["shuffled", "balanced"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # From weights that know other images, for a batch of 256: more undoes what they know (docs/log.md, "The rate from
 # weights").
 WEIGHTS_LR = 0.04
@@ -91,7 +91,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mix_probability: float = 1.0  # of a batch to be mixed, where mixup or cutmix is on
     mix_switch: float = 0.5  # of cutmix, where both are on
     # The machine
-    precision: Precision = "auto"  # auto: bfloat16 where that is faster
+    precision: Precision = "auto"  # bfloat16 where that is faster; float16 on GPUs that have nothing better
     seed: int = 0
 
     def __post_init__(self) -> None:

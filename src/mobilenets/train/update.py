@@ -81,7 +81,10 @@ def make_optimizer(
             how = {"scale": scale, "weight_decay": recipe.weight_decay if heavy else 0.0}
         groups.append({"params": parameters, **how})
     if recipe.optimizer == "muon":
-        return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
+        # float16 is too narrow for the polynomials of large matrices.
+        return Muon(
+            groups, lr=recipe.lr, momentum=recipe.momentum, dtype=torch.float32 if dtype == torch.float16 else dtype
+        )
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -13,7 +15,10 @@ from .recipe import Recipe
 
 __all__ = ["AS_IT_IS", "Exact", "Tuning", "Way", "precision_name", "usual_way"]
 
-Exact: TypeAlias = Literal["fp32", "bf16"]
+Exact: TypeAlias = Literal["fp32", "bf16", "fp16"]
+DTYPES: Mapping[Exact, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def dtype(self) -> torch.dtype:
         """The number format as torch calls it."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return DTYPES[self.precision]
 
     def describe(self) -> str:
         """ "bfloat16, 2 threads, compiled"."""
@@ -60,10 +65,11 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
 def precision_name(precision: Exact) -> str:
     """In words."""
-    return {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    return str(DTYPES[precision]).removeprefix("torch.")
 
 
 def usual_way(recipe: Recipe, device: torch.device) -> Way:
     """What is done where nothing is tried: the recipe's precision, or the machine's; all threads."""
-    lower = compute_dtype(recipe.precision, device) == torch.bfloat16
-    return Way(precision="bf16" if lower else "fp32", threads=torch.get_num_threads())
+    dtype = compute_dtype(recipe.precision, device)
+    (precision,) = (name for name, known in DTYPES.items() if known == dtype)
+    return Way(precision=precision, threads=torch.get_num_threads())
