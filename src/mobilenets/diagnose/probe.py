@@ -19,7 +19,7 @@ from ..tasks import TASKS, Targets
 from ..train import Recipe, forward_all
 from ..train.loader import Batches, Drawn, normalise
 from ..train.loss_scale import LossScale
-from ..train.machine import compute_dtype, lower_precision
+from ..train.machine import compute_dtype, lower_precision, wait_for
 from ..train.update import apply_recipe, make_optimizer
 from .records import RowHealth, TimeSplit
 
@@ -66,7 +66,7 @@ class _Moments:
         self.n, self.total, self.squares = 0, 0.0, 0.0
 
     def __call__(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        values = output.double()
+        values = output.cpu().double()  # MPS has no float64
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         self.n += values.numel()
         self.total += float(values.sum())
@@ -210,8 +210,7 @@ def _waiting(device: torch.device) -> Callable[[], float]:
     """A clock that first waits for the device."""
 
     def wait() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         return time.perf_counter()
 
     return wait

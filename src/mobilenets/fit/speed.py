@@ -9,7 +9,7 @@ import torch
 
 from ..nets import build
 from ..train import Recipe
-from ..train.machine import compute_dtype, keep_freed_memory, lower_precision, pick_device
+from ..train.machine import compute_dtype, keep_freed_memory, lower_precision, pick_device, wait_for
 from ..train.update import make_optimizer
 from .candidates import Option
 
@@ -57,7 +57,6 @@ def _step_seconds(option: Option, recipe: Recipe, device: torch.device) -> float
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         times.append(time.perf_counter() - begin)
     return min(times[1:])

@@ -91,7 +91,8 @@ def _turned(images: Tensor, angle: NDArray[np.float64], scale: NDArray[np.float6
     theta[:, 0, 0] = theta[:, 1, 1] = np.cos(angle) * scale
     theta[:, 0, 1], theta[:, 1, 0] = -np.sin(angle) * scale, np.sin(angle) * scale
     grid = F.affine_grid(to_device(torch.from_numpy(theta), images.device), list(images.shape), align_corners=False)
-    turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    edge = 1 - 1 / images.shape[-1]  # the middle of the last pixel; MPS has no padding_mode="border" before torch 2.13
+    turned = F.grid_sample(images, grid.clamp(-edge, edge), align_corners=False)
     return turned.contiguous(memory_format=torch.channels_last)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "on_threads",
     "pick_device",
     "to_device",
+    "wait_for",
 ]
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
@@ -87,6 +88,14 @@ def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was asked for: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 @contextlib.contextmanager
