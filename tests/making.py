@@ -34,6 +34,18 @@ def patches(count: int, side: int, channels: int = 3) -> np.ndarray:
     return np.kron(coarse, np.ones((1, -(-side // 2), -(-side // 2), 1), np.uint8))[:, :side, :side]
 
 
+class DarkAndLight:
+    """Training images of `patches`, uint8 (count, side, side, 3), told apart by how light they are."""
+
+    def __init__(self, count: int = 96, side: int = 16) -> None:
+        self.uniform = np.ascontiguousarray(patches(count, side))
+        light = self.uniform.mean(axis=(1, 2, 3))
+        self.targets = (light > np.median(light)).astype(np.int64)
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.uniform[index]
+
+
 def write_dark_and_light(folder: Path, count: int) -> Path:
     """`count` such pictures of 16 pixels in two classes of as many, dark/ and light/."""
     pixels = patches(count, 16)

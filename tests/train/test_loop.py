@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from making import patches
+from making import DarkAndLight
 from mobilenets.arch import ArchSpec, compose
 from mobilenets.bundle import read_bundle
 from mobilenets.errors import CheckError, FileFormatError, UsageError
@@ -42,18 +42,6 @@ SIDE = 16
 PREPROCESS = Preprocess(resolution=SIDE)
 
 
-class Source:
-    """Patches of colour, told apart by how light they are."""
-
-    def __init__(self, count: int = 96) -> None:
-        self.uniform = np.ascontiguousarray(patches(count, SIDE))
-        light = self.uniform.mean(axis=(1, 2, 3))
-        self.targets = (light > np.median(light)).astype(np.int64)
-
-    def pixels(self, index: int) -> np.ndarray:
-        return self.uniform[index]
-
-
 def spec(classes: int = 2) -> ArchSpec:
     return compose("mobilenet_v2", alpha=0.1, resolution=SIDE, stride="small", classes=classes)
 
@@ -63,7 +51,7 @@ def recipe(**changes) -> Recipe:
 
 
 def run(out: Path, *, start=None, labels=LABELS, **changes) -> Outcome:
-    source = Source()
+    source = DarkAndLight()
     resume, objective = changes.pop("resume", "never"), changes.pop("objective", CrossEntropy)
     return train(
         start or spec(len(labels)),
@@ -408,7 +396,7 @@ def test_averaging_moves_by_its_weight_and_includes_running_statistics() -> None
 
 
 def test_a_photo_source_without_a_common_size_trains_too(tmp_path: Path) -> None:
-    class Photos(Source):
+    class Photos(DarkAndLight):
         def __init__(self) -> None:
             super().__init__()
             self._all = [np.ascontiguousarray(np.resize(p, (20 + i % 5, 24, 3))) for i, p in enumerate(self.uniform)]
@@ -439,7 +427,7 @@ def test_a_remedy_for_rare_classes_raises_their_share_of_the_answers(remedy: dic
     noise = rng.integers(0, 120, (200, SIDE, SIDE, 3))
     images = (noise + 20 * targets[:, None, None, None]).astype(np.uint8)  # hard to tell apart
 
-    class Rare(Source):
+    class Rare(DarkAndLight):
         def __init__(self) -> None:
             self.uniform, self.targets = images, targets
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from making import patches
+from making import DarkAndLight
 from mobilenets.arch import compose
 from mobilenets.records import Preprocess
 from mobilenets.train import CrossEntropy, EvalPixels, Outcome, Recipe, distil, train
@@ -22,18 +22,8 @@ SIDE = 16
 CPU = torch.device("cpu")
 
 
-class Source:
-    def __init__(self) -> None:
-        self.uniform = np.ascontiguousarray(patches(96, SIDE))
-        light = self.uniform.mean(axis=(1, 2, 3))
-        self.targets = (light > np.median(light)).astype(np.int64)
-
-    def pixels(self, index: int) -> np.ndarray:
-        return self.uniform[index]
-
-
 def run(out: Path, **changes) -> Outcome:
-    source, resume, objective = Source(), changes.pop("resume", "never"), changes.pop("objective", CrossEntropy)
+    source, resume, objective = DarkAndLight(), changes.pop("resume", "never"), changes.pop("objective", CrossEntropy)
     return train(
         compose("mobilenet_v4_fused", alpha=0.2, resolution=SIDE, stride="small", classes=2),
         source,

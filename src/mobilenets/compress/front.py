@@ -70,9 +70,9 @@ def draw_front(points: Sequence[GridPoint], *, title: str) -> bytes:
     front = best_of(points)
     axes.plot([p.mult_adds for p in front], [p.top1 for p in front], color="#333333", linewidth=1.0, label="front")
     axes.set_xscale("log")
-    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        set_formatter(EngFormatter())
-    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.xaxis.set(
+        major_formatter=EngFormatter(), minor_formatter=EngFormatter(), minor_locator=LogLocator(subs=(2, 5))
+    )
     axes.grid(which="major", alpha=0.35, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", labelsize=FONT - 1)

@@ -18,7 +18,7 @@ from ..records import Preprocess
 from ..tasks import TASKS, Targets
 from ..train import Recipe, forward_all
 from ..train.loader import Batches, Drawn, normalise
-from ..train.loss_scale import LossScale
+from ..train.loss_scale import backward, scale_for
 from ..train.machine import compute_dtype, lower_precision, wait_for
 from ..train.update import apply_recipe, make_optimizer
 from .records import RowHealth, TimeSplit
@@ -150,7 +150,7 @@ def steps(
     optimizer = make_optimizer(copied, recipe, dtype=dtype)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6  # the work of a step, without leaving the place that is looked at
-    scale = LossScale(device) if dtype == torch.float16 else None
+    scale = scale_for(dtype, device)
     loss_of = TASKS["classify"].loss
     drawn = _endless(batches)
     times: list[tuple[float, float, float, float]] = []
@@ -166,15 +166,15 @@ def steps(
             logits = copied(images)
         loss = loss_of(logits, Targets(batch.targets.to(device)), recipe.label_smoothing)
         forward = wait()
-        (loss if scale is None else scale.up(loss)).backward()  # type: ignore[no-untyped-call]
+        backward(loss, scale)
         if scale is not None:
             scale.down(copied.parameters())
-        backward = wait()
+        back = wait()
         gradients = gradients or _norms(copied)
         stepping = wait()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        times.append((ready - began, forward - ready, backward - forward, wait() - stepping))
+        times.append((ready - began, forward - ready, back - forward, wait() - stepping))
     data, forward_s, backward_s, optimizer_s = np.median(np.array(times[1:]), axis=0).tolist()
     split = TimeSplit(
         steps=count,

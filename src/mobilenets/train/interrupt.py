@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from ..progress import say
 
 __all__ = ["stop_on_interrupt"]
 
 # SIGTERM is what schedulers, containers and torchrun send before they kill.
-TOLD = {signal.SIGINT: "press Ctrl-C again", signal.SIGTERM: "send SIGTERM again"}
+TOLD: Mapping[int, str] = MappingProxyType({signal.SIGINT: "press Ctrl-C again", signal.SIGTERM: "send SIGTERM again"})
 
 
 @contextmanager
@@ -26,8 +27,8 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
 
     def stop(number: int, _frame: object) -> None:
         stopped.set()
-        signal.signal(number, usual[signal.Signals(number)])
-        say(f"stopping after this step; {TOLD[signal.Signals(number)]} to stop at once")
+        signal.signal(number, usual[number])
+        say(f"stopping after this step; {TOLD[number]} to stop at once")
 
     for number in TOLD:
         signal.signal(number, stop)

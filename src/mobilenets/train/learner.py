@@ -16,7 +16,7 @@ from ..tasks import Targets
 from .augment import resized
 from .judge import recalibrated
 from .loader import Batches, Drawn, normalise
-from .loss_scale import LossScale
+from .loss_scale import scale_for
 from .machine import to_device
 from .objective import Batch, MakeObjective, Setting
 from .recipe import Recipe
@@ -78,7 +78,7 @@ class Learner:
             dtype=dtype,
             task=task,
             trial=trial,
-            scale=LossScale(self._device) if dtype == torch.float16 else None,
+            scale=scale_for(dtype, self._device),
         )
         self._scale = setting.scale
         self.objective = objective(setting)

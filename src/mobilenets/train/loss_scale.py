@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LossScale"]
+__all__ = ["LossScale", "backward", "scale_for"]
 
 FIRST = 2.0**16
 GROWS, SHRINKS, CALM = 2.0, 0.5, 2000
@@ -39,6 +39,17 @@ class LossScale(nn.Module):
         overflowed = torch.zeros((), device=factor.device)
         # What GradScaler calls: one pass over all gradients.
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, overflowed, factor.reciprocal())
+        lost = overflowed.bool()
         for gradient in gradients:
-            gradient.masked_fill_(overflowed.bool(), 0.0)
+            gradient.masked_fill_(lost, 0.0)
         torch._amp_update_scale_(factor, calm, overflowed, GROWS, SHRINKS, CALM)
+
+
+def scale_for(dtype: torch.dtype, device: torch.device) -> LossScale | None:
+    """What a forward pass in that number format needs: a scale in float16, nothing in others."""
+    return LossScale(device) if dtype == torch.float16 else None
+
+
+def backward(loss: Tensor, scale: LossScale | None) -> None:
+    """Add the gradients of a loss to `.grad`, scaled where there is a scale; its `down` takes that back."""
+    (loss if scale is None else scale.up(loss)).backward()  # type: ignore[no-untyped-call]

@@ -7,7 +7,9 @@ import ctypes
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -16,8 +18,11 @@ from ..processor import bfloat16_is_fast, has_bfloat16
 from .recipe import Precision
 
 __all__ = [
+    "DTYPES",
+    "Exact",
     "compute_dtype",
     "computes_bfloat16",
+    "exact_precision",
     "keep_freed_memory",
     "lower_precision",
     "memory_explained",
@@ -27,6 +32,10 @@ __all__ = [
     "wait_for",
 ]
 
+Exact: TypeAlias = Literal["fp32", "bf16", "fp16"]
+DTYPES: Mapping[Exact, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+)
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 # mallopt's parameters, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -58,18 +67,23 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     Raises:
         UsageError: the precision is unknown.
     """
-    if precision == "fp32":
-        return torch.float32
-    if precision == "bf16":
-        return torch.bfloat16
-    if precision == "fp16":
-        return torch.float16
+    return DTYPES[exact_precision(precision, device)]
+
+
+def exact_precision(precision: Precision, device: torch.device) -> Exact:
+    """A precision, with "auto" as what is fastest on the device.
+
+    Raises:
+        UsageError: the precision is unknown.
+    """
     if precision == "auto":
         if computes_bfloat16(device) and (device.type != "cpu" or bfloat16_is_fast()):
-            return torch.bfloat16
+            return "bf16"
         # GPUs before NVIDIA's Ampere multiply float16 several times as fast as float32.
-        return torch.float16 if device.type == "cuda" else torch.float32
-    raise UsageError(f"precision {precision!r}", wanted="auto, fp32, bf16 or fp16", do="use one")
+        return "fp16" if device.type == "cuda" else "fp32"
+    if precision not in DTYPES:
+        raise UsageError(f"precision {precision!r}", wanted="auto, fp32, bf16 or fp16", do="use one")
+    return precision
 
 
 def computes_bfloat16(device: torch.device) -> bool:

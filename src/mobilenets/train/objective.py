@@ -19,7 +19,7 @@ from ..nets import Network
 from ..records import Preprocess, Task
 from ..tasks import TASKS, Targets
 from .loader import Batches
-from .loss_scale import LossScale
+from .loss_scale import LossScale, backward
 from .machine import lower_precision
 from .recipe import Recipe
 
@@ -53,8 +53,7 @@ class Setting:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss to `.grad`, scaled where they would vanish otherwise; the loop takes it back."""
-        scaled = loss if self.scale is None else self.scale.up(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        backward(loss, self.scale)
 
 
 class Objective(Protocol):

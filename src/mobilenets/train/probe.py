@@ -16,11 +16,11 @@ from .checkpoint import Progress
 from .compiled import check_compiles, compiled_if_faster
 from .learner import Learner
 from .loader import Batches, Drawn
-from .machine import computes_bfloat16
+from .machine import Exact, computes_bfloat16
 from .recipe import Recipe
 from .team import Team
 from .trial import MakeLearner, Trial, measure
-from .way import Exact, Tuning, Way, precision_name, usual_way
+from .way import Tuning, Way, precision_name, usual_way
 
 __all__ = ["Speed", "find_way", "pick", "speeds_of", "ways_open"]
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal, TypeAlias
 
 import msgspec
 import torch
 
-from .machine import compute_dtype
+from .machine import DTYPES, Exact, exact_precision
 from .recipe import Recipe
 
-__all__ = ["AS_IT_IS", "Exact", "Tuning", "Way", "precision_name", "usual_way"]
-
-Exact: TypeAlias = Literal["fp32", "bf16", "fp16"]
-DTYPES: Mapping[Exact, torch.dtype] = MappingProxyType(
-    {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-)
+__all__ = ["AS_IT_IS", "Tuning", "Way", "precision_name", "usual_way"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +62,4 @@ def precision_name(precision: Exact) -> str:
 
 def usual_way(recipe: Recipe, device: torch.device) -> Way:
     """What is done where nothing is tried: the recipe's precision, or the machine's; all threads."""
-    dtype = compute_dtype(recipe.precision, device)
-    (precision,) = (name for name, known in DTYPES.items() if known == dtype)
-    return Way(precision=precision, threads=torch.get_num_threads())
+    return Way(precision=exact_precision(recipe.precision, device), threads=torch.get_num_threads())
