@@ -14,7 +14,7 @@ import pytest
 from mobilenets.bench import Worker, bench, measure, measure_all
 from mobilenets.errors import CheckError, FileFormatError, UnknownNameError, UsageError
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 
 
 def gone(pid: int) -> bool:
