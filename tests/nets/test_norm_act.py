@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mobilenets.nets import norm_act as module
 from mobilenets.nets.norm_act import norm_act
+from mobilenets.nets.onednn import has_fused_convolutions
 
 ACTS = [nn.Identity(), nn.ReLU(), nn.ReLU6(), nn.Hardswish()]
 NAMES = ["none", "relu", "relu6", "hard_swish"]
@@ -13,7 +14,7 @@ NAMES = ["none", "relu", "relu6", "hard_swish"]
 
 @pytest.fixture(autouse=True)
 def _small_tensors_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not module._operators_are_there():
+    if not has_fused_convolutions(torch.bfloat16):
         pytest.skip("this torch is without oneDNN, or this processor without bfloat16")
     monkeypatch.setattr(module, "_LEAST", 1)
     monkeypatch.setattr(module, "processor_kind", lambda: "AVX-512")

@@ -98,7 +98,7 @@ def command(
         torchrun --nproc-per-node 2 -m mobilenets elastic cifar10 --arch mobilenet_v2 --batch-size 256
 
     Fields of the policy, with their defaults: alone=0.5 (part of the training, at its start, in which only the widest
-    learns), largest=1.0 (share of the batch that it learns from after that), smallest=1.0, middle=0.8 (shares of those
+    learns), largest=0.8 (share of the batch that it learns from after that), smallest=1.0, middle=0.8 (shares of those
     images that the narrowest and each width between learn from), between=1 (widths between in a step), distil=0.9
     (weight of the widest's answers against the labels), temperature=4.0 (that softens them) and own=true (each width of
     a list adds numbers of its own to the weights that all share).

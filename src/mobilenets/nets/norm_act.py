@@ -17,21 +17,19 @@ does).
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .eager import ProcessorKind, processor_kind, trains_on_cpu
+from .onednn import FusedAct, add_per_channel, fused_act, has_fused_convolutions, per_channel
 
 __all__ = ["norm_act"]
 
-Fused = Literal["none", "relu", "hardtanh", "hardswish"]
-
-_ATTRIBUTES: Final[dict[Fused, list[float]]] = {"none": [], "relu": [], "hardtanh": [0.0, 6.0], "hardswish": []}
 # What the stock layers do as fast or faster, by processor (docs/decisions.md).
-_STOCK_IS_FASTER: Final[dict[ProcessorKind, tuple[Fused, ...]]] = {"AMX": ("none", "hardswish")}
+_STOCK_IS_FASTER: Final[dict[ProcessorKind, tuple[FusedAct, ...]]] = {"AMX": ("none", "hardswish")}
 _STEP: Final = 8  # channels: other widths have no fast kernel
 _LEAST: Final = 2**20  # numbers: below, the calls themselves cost what the passes save
 
@@ -44,7 +42,7 @@ def norm_act(inputs: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
         norm: a batch norm, or what stands in its place.
         act: an activation.
     """
-    fused = _fused(act)
+    fused = fused_act(act)
     # The processor is asked last: what is being captured by torch.compile cannot follow that call.
     if fused is None or not _is_fast(inputs, norm, act) or fused in _STOCK_IS_FASTER.get(processor_kind(), ()):
         return cast(Tensor, act(norm(inputs)))
@@ -72,14 +70,14 @@ class _NormAct(torch.autograd.Function):
         running_var: Tensor,
         momentum: float,
         eps: float,
-        act: Fused,
+        act: FusedAct,
     ) -> Tensor:
         """(N, C, H, W) to the same."""
         mean, variance = torch.batch_norm_update_stats(inputs, running_mean, running_var, momentum)
         inverse = (variance + eps).rsqrt_()
         factor = (weight * inverse).bfloat16()
         offset = (bias - mean * factor).bfloat16()
-        outputs = _per_channel(inputs, factor, offset, act)
+        outputs = per_channel(inputs, factor, offset, act)
         kept = outputs if act in ("relu", "hardtanh") else offset
         ctx.save_for_backward(inputs, kept, factor, weight, mean, inverse)
         ctx.act = act
@@ -97,9 +95,9 @@ class _NormAct(torch.autograd.Function):
             bits = torch.ops.aten.threshold_backward(grad.view(torch.int16), kept.view(torch.int16), 0)
             grad = bits.view(torch.bfloat16)
         elif ctx.act == "hardtanh":
-            grad = torch.ops.aten.hardtanh_backward(grad, kept, *_ATTRIBUTES["hardtanh"])
+            grad = torch.ops.aten.hardtanh_backward(grad, kept, 0.0, 6.0)
         elif ctx.act == "hardswish":
-            grad = torch.ops.aten.hardswish_backward(grad, _per_channel(inputs, factor, kept, "none"))
+            grad = torch.ops.aten.hardswish_backward(grad, per_channel(inputs, factor, kept, "none"))
         # The stock kernel is fast when only asked for the sums: of grad * normalised, and of grad.
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, inputs, weight, None, None, mean, inverse, True, 0.0, (False, True, True)
@@ -109,20 +107,9 @@ class _NormAct(torch.autograd.Function):
             # factor * (grad - mean(grad) - normalised * mean(grad * normalised)), as grad * a + inputs * b + c
             slope = (grad_weight * inverse).mul_(factor).div_(-count).bfloat16()
             offset = (grad_bias / -count).mul_(factor).addcmul_(slope, mean, value=-1).bfloat16()
-            grad_inputs = _per_channel(grad, factor, offset, "none")
-            _add_per_channel(grad_inputs, inputs, slope)
+            grad_inputs = per_channel(grad, factor, offset, "none")
+            add_per_channel(grad_inputs, inputs, slope)
         return grad_inputs, grad_weight, grad_bias, None, None, None, None, None
-
-
-def _fused(act: nn.Module) -> Fused | None:
-    """The name of an activation among oneDNN's."""
-    if isinstance(act, nn.Identity):
-        return "none"
-    if isinstance(act, nn.ReLU6):
-        return "hardtanh"
-    if isinstance(act, nn.ReLU):
-        return "relu"
-    return "hardswish" if isinstance(act, nn.Hardswish) else None
 
 
 def _is_fast(inputs: Tensor, norm: nn.Module, act: nn.Module) -> bool:
@@ -140,30 +127,5 @@ def _is_fast(inputs: Tensor, norm: nn.Module, act: nn.Module) -> bool:
         and not (norm._forward_hooks or norm._forward_pre_hooks or act._forward_hooks or act._forward_pre_hooks)
         and inputs.shape[1] % _STEP == 0
         and inputs.numel() >= _LEAST
-        and _operators_are_there()
-    )
-
-
-def _operators_are_there() -> bool:
-    """Whether torch has oneDNN's fused convolutions, and this processor instructions for them in bfloat16."""
-    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not there or not hasattr(torch.ops.mkldnn, "_convolution_pointwise_"):
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _per_channel(inputs: Tensor, factor: Tensor, offset: Tensor, act: Fused) -> Tensor:
-    """act(inputs * factor + offset), with a factor and an offset (C,) per channel."""
-    channels = inputs.shape[1]
-    made = torch.ops.mkldnn._convolution_pointwise(
-        inputs, factor.view(-1, 1, 1, 1), offset, [0, 0], [1, 1], [1, 1], channels, act, _ATTRIBUTES[act], ""
-    )
-    return cast(Tensor, made)
-
-
-def _add_per_channel(total: Tensor, inputs: Tensor, factor: Tensor) -> None:
-    """total += inputs * factor, with a factor (C,) per channel."""
-    channels = inputs.shape[1]
-    torch.ops.mkldnn._convolution_pointwise_(
-        total, inputs, factor.view(-1, 1, 1, 1), None, [0, 0], [1, 1], [1, 1], channels, "add", None, None, [], None
+        and has_fused_convolutions(torch.bfloat16)
     )

@@ -14,6 +14,7 @@ from ..arch.spec import Norm, Padding
 from ..errors import SpecError
 from .depthwise import DepthwiseConv2d
 from .eager import trains_on_cpu
+from .folded import folded
 from .full import FullConv2d
 from .norm_act import norm_act
 
@@ -101,7 +102,9 @@ class ConvNormAct(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        return norm_act(self.conv(self.pad(inputs)), self.norm, self.act)
+        padded = self.pad(inputs)
+        answer = folded(padded, self.conv, self.norm, self.act)
+        return norm_act(self.conv(padded), self.norm, self.act) if answer is None else answer
 
 
 class GlobalMean(nn.AdaptiveAvgPool2d):
