@@ -54,11 +54,10 @@ def table(alpha: float, *, fine: bool) -> ArchSpec:
 def begun(given: argparse.Namespace, root: Path) -> tuple[str, list[str], list[str]]:
     """A name for the runs, what `train` begins with, and the fields of the recipe."""
     if given.weights is not None:
-        bundle = root / "weights"
+        bundle = root / Path(given.weights).stem
         if not bundle.exists():
             run("import", given.weights, "-o", str(bundle))
-        name = f"{Path(given.weights).stem}-{given.resolution}"
-        return name, [str(bundle), "--resolution", str(given.resolution)], given.set
+        return f"{bundle.name}-{given.resolution}", [str(bundle), "--resolution", str(given.resolution)], given.set
     spec = table(given.alpha, fine=given.fine)
     file = root / f"{spec.name}.json"
     file.write_bytes(msgspec.json.encode(spec))

@@ -69,7 +69,7 @@ def main() -> None:
         team=Team(),
         trial=True,
     )
-    alphas = sorted(float(word) for word in given.widths.split(","))
+    alphas = (policy.narrowest, *(policy.inner or ()), policy.widest)
     specs = {f"{alpha:g}": narrower(widest, alpha) for alpha in alphas}
     learners = {name: learner(network_of(spec), objective=CrossEntropy) for name, spec in specs.items()}
     learners["elastic"] = learner(network_of(widest), objective=elastic(policy))
@@ -95,7 +95,7 @@ def main() -> None:
             "turns": given.turns,
             "step_processor_seconds": {name: round(value, 4) for name, value in mean.items()},
             "deviation": {name: round(statistics.stdev(values), 4) for name, values in seconds.items()},
-            "ratio_of_trainings": round(together / sum(mean[f"{alpha:g}"] for alpha in alphas), 3),
+            "ratio_of_trainings": round(together / sum(mean[name] for name in specs), 3),
         },
     )
 

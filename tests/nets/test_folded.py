@@ -80,7 +80,6 @@ def off(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("act", ["none", "relu", "relu6", "hard_swish"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_it_answers_as_the_stock_layers_in_float64(name: str, act: str, padding: str, calls: list[int]) -> None:
-    torch.manual_seed(0)
     layer = layer_of(LAYERS[name], act, padding)
     images = images_of(LAYERS[name].in_channels)
     with torch.no_grad():
@@ -97,7 +96,6 @@ def test_it_answers_as_the_stock_layers_in_float64(name: str, act: str, padding:
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_conv_small"])
 def test_whole_networks_answer_alike(name: str, calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
     network = build(compose(name, alpha=0.5, resolution=64, classes=10)).to(memory_format=torch.channels_last)
     images = images_of(3, side=64)
     with torch.no_grad():
@@ -112,7 +110,6 @@ def test_whole_networks_answer_alike(name: str, calls: list[int], monkeypatch: p
 def test_frozen_rows_answer_so_and_the_others_learn_as_before(
     calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
     network = build(compose("mobilenet_v2", alpha=0.35, resolution=64, classes=10)).to(
         memory_format=torch.channels_last
     )
@@ -163,6 +160,13 @@ def test_where_more_is_wanted_than_an_answer_the_stock_layers_run(act: str, call
     assert run(nothing, images.contiguous()) == 0
     assert run(lambda layer: layer.conv.register_forward_pre_hook(lambda *_: None), images) == 0
     assert [run(hear(part), images) for part in ("conv", "norm", "act")] == [0, 0, 0]
+
+
+def test_a_single_image_without_a_batch_is_answered_by_the_stock_layers(calls: list[int]) -> None:
+    with torch.no_grad():
+        layer = layer_of(LAYERS["1x1, bias, no norm"])  # a batch norm wants a batch
+        assert layer(images_of(8)[0]).shape == (12, 11, 11)
+    assert not calls
 
 
 def test_small_maps_and_other_processors_are_left_alone(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

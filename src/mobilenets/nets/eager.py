@@ -4,11 +4,20 @@ from functools import cache
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..processor import has_amx
 
-__all__ = ["Pair", "ProcessorKind", "processor_kind", "stock_gradients", "trains_on_cpu"]
+__all__ = [
+    "Pair",
+    "ProcessorKind",
+    "autocast_or",
+    "is_heard",
+    "processor_kind",
+    "runs_on_cpu",
+    "stock_gradients",
+    "trains_on_cpu",
+]
 
 Pair = tuple[int, int]
 ProcessorKind = Literal["AMX", "AVX-512", "AVX2", "other"]
@@ -25,13 +34,27 @@ def processor_kind() -> ProcessorKind:
 
 def trains_on_cpu(images: Tensor) -> bool:
     """Whether a pass over (N, C, H, W) in channels-last memory on a CPU is recorded for gradients, and not captured."""
+    return torch.is_grad_enabled() and runs_on_cpu(images)
+
+
+def runs_on_cpu(images: Tensor) -> bool:
+    """Whether these are (N, C, H, W) in channels-last memory on a CPU, and no graph is captured of the pass."""
     return (
         not torch.compiler.is_compiling()
-        and torch.is_grad_enabled()
         and images.device.type == "cpu"
         and images.dim() == 4
         and images.is_contiguous(memory_format=torch.channels_last)
     )
+
+
+def autocast_or(dtype: torch.dtype) -> torch.dtype:
+    """The type that autocast computes in on a CPU; `dtype` where there is none."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else dtype
+
+
+def is_heard(*layers: nn.Module) -> bool:
+    """Whether one of the layers has forward hooks, and so must be called itself."""
+    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
 
 def stock_gradients(

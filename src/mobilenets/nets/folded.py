@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .depthwise import DepthwiseConv2d
-from .eager import Pair, processor_kind
+from .eager import Pair, autocast_or, is_heard, processor_kind, runs_on_cpu
 from .full import FullConv2d
 from .onednn import convolve, fused_act, has_fused_convolutions
 
@@ -31,7 +31,7 @@ def folded(inputs: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module) -> 
     if not _may_fold(inputs, conv, norm, act):
         return None
     assert isinstance(conv, DepthwiseConv2d | FullConv2d)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
+    dtype = autocast_or(inputs.dtype)
     fused = fused_act(act)
     # The processor is asked last: what is being captured by torch.compile cannot follow that call.
     if fused is None or processor_kind() == "other" or not has_fused_convolutions(dtype):
@@ -58,12 +58,10 @@ def folded(inputs: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module) -> 
 
 def _may_fold(inputs: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module) -> bool:
     """Whether plain float32 layers, which nobody listens to, answer with fixed statistics to large maps on a CPU."""
-    captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    if captured or type(inputs) is not Tensor:
+    if norm.training or not runs_on_cpu(inputs) or type(inputs) is not Tensor:
         return False
-    if inputs.device.type != "cpu" or inputs.numel() < _LEAST:
-        return False
-    if not inputs.is_contiguous(memory_format=torch.channels_last) or norm.training:
+    # While a pass is traced, its sizes are no plain numbers.
+    if torch.jit.is_tracing() or inputs.numel() < _LEAST:  # type: ignore[attr-defined,no-untyped-call]
         return False
     if type(conv) not in (DepthwiseConv2d, FullConv2d) or type(norm) not in (nn.BatchNorm2d, nn.Identity):
         return False
@@ -72,6 +70,4 @@ def _may_fold(inputs: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module) 
     numbers = [*conv.parameters(), *norm.parameters()]
     if torch.is_grad_enabled() and (inputs.requires_grad or any(one.requires_grad for one in numbers)):
         return False
-    return all(one.dtype == torch.float32 for one in numbers) and not any(
-        layer._forward_hooks or layer._forward_pre_hooks for layer in (conv, norm, act)
-    )
+    return all(one.dtype == torch.float32 for one in numbers) and not is_heard(conv, norm, act)

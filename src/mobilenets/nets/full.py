@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .eager import processor_kind, stock_gradients, trains_on_cpu
+from .eager import autocast_or, processor_kind, stock_gradients, trains_on_cpu
 
 __all__ = ["FullConv2d"]
 
@@ -46,7 +46,7 @@ class FullConv2d(nn.Conv2d):
         if _is_product(self, input):
             return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
         if self._may_differ(input):
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight.dtype
+            dtype = autocast_or(self.weight.dtype)
             columns = (input.shape[3] + 2 * self._pad - self.weight.shape[3]) // self.stride[1] + 1
             if _is_slow(dtype, self.weight, columns):
                 # Autocast does not see the calls inside a custom Function's backward, so the casts happen here.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .eager import ProcessorKind, processor_kind, trains_on_cpu
+from .eager import ProcessorKind, is_heard, processor_kind, trains_on_cpu
 from .onednn import FusedAct, add_per_channel, fused_act, has_fused_convolutions, per_channel
 
 __all__ = ["norm_act"]
@@ -124,7 +124,7 @@ def _is_fast(inputs: Tensor, norm: nn.Module, act: nn.Module) -> bool:
         and norm.track_running_stats
         and norm.weight is not None
         and norm.weight.dtype == torch.float32
-        and not (norm._forward_hooks or norm._forward_pre_hooks or act._forward_hooks or act._forward_pre_hooks)
+        and not is_heard(norm, act)
         and inputs.shape[1] % _STEP == 0
         and inputs.numel() >= _LEAST
         and has_fused_convolutions(torch.bfloat16)
